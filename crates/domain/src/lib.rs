@@ -1,0 +1,23 @@
+//! The rules of payments, and nothing else: no I/O, no clock, no database, no wire format.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`money`] | currencies and amounts in minor units |
+//! | [`text`] | one type per meaning of text; invalid values cannot be built |
+//! | [`id`] | identifiers |
+//! | [`payment`] | a payment, its states, and the one table of legal transitions |
+//! | [`operation`] | work on a payment that must be finished exactly once: lease, and what to do next |
+//! | [`event`] | the audit trail |
+//! | [`idempotency`] | the caller's key, and the fingerprint that tells one request from another |
+//! | [`provider`] | the port to the payment provider, and its three kinds of outcome |
+//!
+//! A value of a type from here is valid. Parsing happens once, at the edge; inside nothing is checked twice.
+
+pub mod event;
+pub mod id;
+pub mod idempotency;
+pub mod money;
+pub mod operation;
+pub mod payment;
+pub mod provider;
+pub mod text;

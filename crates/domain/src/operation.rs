@@ -1,0 +1,203 @@
+//! Work on a payment that must be finished exactly once, whoever finishes it.
+
+use crate::event::Actor;
+use crate::id::{MerchantId, OperationId, PaymentId, TraceId};
+use std::time::{Duration, Instant};
+use time::OffsetDateTime;
+
+/// The right to work on an operation until a moment. It is lost by time alone, so a process that died gives it back
+/// without doing anything; the token tells the database apart who holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// The end by the database's clock, which is also the fencing token: every later lease ends later.
+    pub token: OffsetDateTime,
+    /// The end by this process's monotonic clock, which never jumps. Measured from before the lease was asked for, so
+    /// it is never later than the database's.
+    pub ends: Instant,
+}
+
+impl Lease {
+    /// Whether something that may take `long` would end within the lease.
+    #[must_use]
+    pub fn covers(&self, now: Instant, long: Duration) -> bool {
+        now.checked_add(long).is_some_and(|end| end < self.ends)
+    }
+}
+
+/// What an operation does at the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OperationKind {
+    /// The first charge of a payment.
+    Charge,
+}
+
+impl OperationKind {
+    /// The name in the database.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Charge => "charge",
+        }
+    }
+}
+
+/// An operation under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    /// Its id, and the idempotency key that the provider sees.
+    pub id: OperationId,
+    /// Whose it is.
+    pub merchant_id: MerchantId,
+    /// What it is about.
+    pub payment_id: PaymentId,
+    /// What it does.
+    pub kind: OperationKind,
+    /// Who asked for it.
+    pub actor: Actor,
+    /// The trace of the request that asked for it.
+    pub trace_id: TraceId,
+    /// When it was written, by the database's clock.
+    pub created_at: OffsetDateTime,
+    /// How far it got.
+    pub progress: Progress,
+}
+
+/// How far an operation got, as far as it matters for what to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Attempts that ended without an outcome.
+    pub attempts: u32,
+    /// 5xx answers to the operation's key, [`LOOK_UP_AFTER`] at most.
+    pub server_errors: u8,
+    /// How old the operation is, by the database's clock.
+    pub age: Duration,
+    /// How long ago a look-up found nothing for the first time after the charge could no longer execute.
+    pub absent_for: Option<Duration>,
+    /// Whether a contradiction was recorded.
+    pub contradicted: bool,
+}
+
+/// After so many 5xx for one key the provider's answer is taken as stored, and the outcome is looked up.
+pub const LOOK_UP_AFTER: u8 = 3;
+
+/// The times that decide what may be done to an open charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Windows {
+    /// How long a process owns an operation.
+    pub lease: Duration,
+    /// No attempt to charge begins later than this after the operation was written.
+    pub charge: Duration,
+    /// How long the provider remembers a key.
+    pub key_retention: Duration,
+}
+
+/// The next thing to do about an open charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Send the charge, the first time or again: the provider's key makes that one charge.
+    Send,
+    /// Read the intent that is known.
+    Retrieve,
+    /// Search it; finding nothing proves nothing, because the charge may still arrive.
+    LookUp,
+    /// Take the key, so that the charge can never execute; then search it if it already had.
+    Close,
+    /// The provider may have forgotten the key, and whatever was sent has arrived long ago: searching decides.
+    Decide,
+}
+
+/// What to do next about an open charge.
+#[must_use]
+pub fn next_step(progress: &Progress, intent_known: bool, windows: &Windows) -> Step {
+    // a lease of margin: a closing request that is on its way when the provider forgets the key would find it free
+    let forgotten = progress.age.saturating_add(windows.lease) >= windows.key_retention;
+    if intent_known {
+        Step::Retrieve
+    } else if forgotten {
+        Step::Decide
+    } else if progress.age >= windows.charge {
+        Step::Close
+    } else if progress.server_errors >= LOOK_UP_AFTER {
+        Step::LookUp
+    } else {
+        Step::Send
+    }
+}
+
+/// Whether a charge that can no longer execute, and that a search just did not find, may be given up: it was not
+/// found once before, and that was at least a lease ago, so a search that was itself late cannot be both.
+#[must_use]
+pub fn is_absent(progress: &Progress, windows: &Windows) -> bool {
+    progress.absent_for.is_some_and(|since| since >= windows.lease)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const WINDOWS: Windows = Windows {
+        lease: Duration::from_secs(15),
+        charge: Duration::from_secs(30 * 60),
+        key_retention: Duration::from_secs(24 * 3600),
+    };
+
+    fn step(age: u64, server_errors: u8, intent_known: bool) -> Step {
+        let progress = Progress { age: Duration::from_secs(age), server_errors, ..Progress::default() };
+        next_step(&progress, intent_known, &WINDOWS)
+    }
+
+    #[test]
+    fn a_charge_is_sent_until_its_window_ends() {
+        assert_eq!(step(0, 0, false), Step::Send);
+        assert_eq!(step(1799, 2, false), Step::Send);
+        assert_eq!(step(1800, 0, false), Step::Close);
+    }
+
+    #[test]
+    fn three_server_errors_are_taken_as_stored() {
+        assert_eq!(step(1, 3, false), Step::LookUp);
+        assert_eq!(step(1800, 3, false), Step::Close, "closing also ends what was looked up in vain");
+    }
+
+    #[test]
+    fn a_known_intent_is_only_read() {
+        assert_eq!(step(1, 0, true), Step::Retrieve);
+        assert_eq!(step(48 * 3600, 3, true), Step::Retrieve);
+    }
+
+    #[test]
+    fn a_key_that_may_be_forgotten_is_never_posted_again() {
+        assert_eq!(step(24 * 3600 - 16, 0, false), Step::Close);
+        assert_eq!(step(24 * 3600 - 15, 0, false), Step::Decide);
+    }
+
+    #[test]
+    fn absence_takes_two_searches_a_lease_apart() {
+        let absent = |seconds: Option<u64>| {
+            let progress = Progress { absent_for: seconds.map(Duration::from_secs), ..Progress::default() };
+            is_absent(&progress, &WINDOWS)
+        };
+        assert!(!absent(None));
+        assert!(!absent(Some(14)));
+        assert!(absent(Some(15)));
+    }
+
+    #[test]
+    fn a_lease_covers_what_ends_before_it() {
+        let now = Instant::now();
+        let lease = Lease { token: OffsetDateTime::UNIX_EPOCH, ends: now + Duration::from_secs(10) };
+        assert!(lease.covers(now, Duration::from_secs(9)));
+        assert!(!lease.covers(now, Duration::from_secs(10)));
+        assert!(!lease.covers(now, Duration::MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_sent_outside_the_window(age in 0..200_000u64, errors in 0..5u8, known: bool) {
+            if age >= 1800 {
+                prop_assert_ne!(step(age, errors, known), Step::Send);
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The port to the payment provider.
+//!
+//! Whatever a provider answers is one of three [`Outcome`]s, and what may be done next follows from that alone:
+//! *settled* ends the operation; *not executed* and *unknown* are tried again with the same key. Nothing but the
+//! provider's own answer ever turns unknown into failed.
+
+use crate::id::{MerchantId, OperationId, PaymentId};
+use crate::money::Money;
+use crate::operation::Lease;
+use crate::payment::CaptureMethod;
+use crate::text::{PaymentMethod, ReturnUrl, StatementDescriptor};
+use std::pin::Pin;
+use time::OffsetDateTime;
+
+/// A payment provider. Every call makes at most one attempt per request it sends, and holds nothing while it waits.
+pub trait Provider: Send + Sync {
+    /// Asks for the money. Repeating it with the same operation never charges twice while the provider remembers the
+    /// key. Nothing is sent that the lease does not cover.
+    fn charge<'a>(&'a self, charge: &'a Charge, lease: &'a Lease) -> Answer<'a, Found>;
+
+    /// Takes the charge's key for a request that charges nothing, so that the charge can never execute.
+    fn close<'a>(&'a self, charge: &'a Charge, lease: &'a Lease) -> Answer<'a, Closed>;
+
+    /// Reads what became of a charge whose intent is known.
+    fn retrieve<'a>(&'a self, charge: &'a Charge, intent: &'a IntentId) -> Answer<'a, Found>;
+
+    /// Searches a charge by its metadata among the provider's intents created `since`. `None`: there is none, which
+    /// proves nothing while a request may still be on its way.
+    fn find<'a>(
+        &'a self,
+        charge: &'a Charge,
+        since: OffsetDateTime,
+        lease: &'a Lease,
+    ) -> Answer<'a, Option<Found>>;
+
+    /// Cancels the intent. An intent that can no longer be canceled answers with what it is.
+    fn cancel<'a>(&'a self, charge: &'a Charge, intent: &'a IntentId, lease: &'a Lease) -> Answer<'a, Found>;
+
+    /// Asks for nothing in particular: does the provider take our credentials?
+    fn check_credentials(&self) -> Answer<'_, ()>;
+}
+
+/// What a call to the provider comes to.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Outcome<T>> + Send + 'a>>;
+
+/// The three kinds of outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome<T> {
+    /// The provider's own, final answer.
+    Settled(T),
+    /// Surely nothing happened there.
+    NotExecuted(NotExecuted),
+    /// Something may have happened.
+    Unknown(Unknown),
+}
+
+impl<T> Outcome<T> {
+    /// Converts what was settled.
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Outcome<U> {
+        match self {
+            Self::Settled(value) => Outcome::Settled(f(value)),
+            Self::NotExecuted(why) => Outcome::NotExecuted(why),
+            Self::Unknown(why) => Outcome::Unknown(why),
+        }
+    }
+}
+
+/// Why surely nothing happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotExecuted {
+    /// The request never left: no connection.
+    Unreachable,
+    /// 429: the provider wants fewer requests.
+    Throttled,
+    /// 401 or 403: the provider does not take our credentials.
+    Misconfigured,
+    /// The lease is too short for another attempt, so none was made.
+    LeaseTooShort,
+}
+
+/// Why nobody can tell yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unknown {
+    /// Sent, and no usable answer came back.
+    NoAnswer,
+    /// A 5xx. Repeating the key may still bring the real answer.
+    ServerError,
+    /// A 5xx that the provider stored for the key: repeating brings the same again, so the outcome is looked up.
+    StoredServerError,
+    /// 409 or 424: another request with the key is running, or something it needs failed.
+    Busy,
+    /// The provider works on it and will know later.
+    StillProcessing(IntentId),
+    /// The key was used for another request: somebody closed the operation.
+    OtherParameters,
+    /// The answer cannot belong to this charge: object, merchant, amount or currency differ. Never settled; a person
+    /// has to look.
+    Contradicted(Contradiction),
+    /// An answer that this version does not understand.
+    Unreadable,
+}
+
+/// What did not match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contradiction {
+    /// The object that was answered.
+    pub intent: Option<IntentId>,
+    /// The first thing that differed.
+    pub field: &'static str,
+}
+
+/// The provider's id of a payment (Stripe: PaymentIntent, `pi_...`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IntentId(String);
+
+impl IntentId {
+    /// The provider's ids are opaque; only what could not be put into a path is refused.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let usable =
+            (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        usable.then(|| Self(text.to_owned()))
+    }
+
+    /// The id.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What a charge's intent is, at the provider, for the amount and currency asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// The money is held.
+    Authorized(IntentId),
+    /// The money moved.
+    Captured(IntentId),
+    /// The customer has to confirm; where, if the provider says so.
+    RequiresAction(IntentId, Option<String>),
+    /// The card's bank, or the provider, said no.
+    Declined(Option<IntentId>, Failure),
+    /// The request itself was refused.
+    Rejected(Failure),
+    /// Never confirmed: it charges nothing.
+    Unconfirmed(IntentId),
+    /// Released, or never to be confirmed.
+    Canceled(IntentId),
+}
+
+/// How closing a key went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Closed {
+    /// The key is ours now: the charge can never execute. The unconfirmed intent is to be canceled.
+    Ours(IntentId),
+    /// The charge had been executed and can never execute again: it can be found.
+    AlreadyExecuted,
+    /// The provider refuses such a request, so it refuses the charge as well: it will not be found.
+    Refused,
+}
+
+/// Why a payment failed, in words for the merchant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The provider's error code, or one of ours: see the constructors.
+    pub code: String,
+    /// A sentence.
+    pub message: String,
+    /// The bank's reason, where it gave one.
+    pub decline_code: Option<String>,
+}
+
+impl Failure {
+    fn ours(code: &str, message: &str) -> Self {
+        Self { code: code.to_owned(), message: message.to_owned(), decline_code: None }
+    }
+
+    /// The charge window passed without the provider charging, and it never will.
+    #[must_use]
+    pub fn provider_unavailable() -> Self {
+        Self::ours(
+            "provider_unavailable",
+            "The payment provider could not be reached in time. Nothing was charged.",
+        )
+    }
+
+    /// The provider wants the customer, and the merchant gave no `return_url`.
+    #[must_use]
+    pub fn authentication_required() -> Self {
+        Self::ours(
+            "authentication_required",
+            "The card's bank asks the customer to confirm. Send the payment again with a return_url.",
+        )
+    }
+
+    /// The provider refused the request.
+    #[must_use]
+    pub fn provider_rejected(message: String) -> Self {
+        Self { message, ..Self::ours("provider_rejected", "") }
+    }
+}
+
+/// A charge as the provider gets to know it. The merchant's description, customer and metadata are not part of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Charge {
+    /// The provider's idempotency key, and metadata.
+    pub operation_id: OperationId,
+    /// Metadata.
+    pub payment_id: PaymentId,
+    /// Metadata.
+    pub merchant_id: MerchantId,
+    /// How much of what.
+    pub money: Money,
+    /// When the money moves.
+    pub capture: CaptureMethod,
+    /// The provider's token of the card.
+    pub payment_method: PaymentMethod,
+    /// Sent as the suffix behind the merchant's own descriptor.
+    pub statement_descriptor: Option<StatementDescriptor>,
+    /// Where the bank sends the customer back to.
+    pub return_url: Option<ReturnUrl>,
+}
