@@ -1,0 +1,197 @@
+//! The schema: applied by the owner, compared by the service.
+
+use crate::{Store, StoreError};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection};
+use std::borrow::Cow;
+
+/// Every migration of this version, up and down.
+static MIGRATOR: Migrator = sqlx::migrate!("../../migrations");
+
+/// Why a migration was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// The database cannot be reached, or not be read.
+    #[error("{0}")]
+    Database(#[from] sqlx::Error),
+    /// A migration failed; it was rolled back as a whole.
+    #[error("{0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+}
+
+/// One migration, and whether the database has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Its number.
+    pub version: i64,
+    /// Its name.
+    pub name: Cow<'static, str>,
+    /// Whether it was applied.
+    pub applied: bool,
+}
+
+/// Which way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Towards the schema of this version.
+    Up,
+    /// Back.
+    Down,
+}
+
+/// Applies or reverts at most `steps` migrations (all without it), and returns them in the order they were made. With
+/// `dry_run` nothing is changed.
+///
+/// # Errors
+/// The database cannot be reached, or a migration fails.
+pub async fn migrate(
+    options: &PgConnectOptions,
+    direction: Direction,
+    steps: Option<usize>,
+    dry_run: bool,
+) -> Result<Vec<Step>, MigrateError> {
+    let mut connection = PgConnection::connect_with(options).await?;
+    let mut plan: Vec<Step> = read_status(&mut connection).await?;
+    plan.retain(|step| step.applied == (direction == Direction::Down));
+    if direction == Direction::Down {
+        plan.reverse();
+    }
+    plan.truncate(steps.unwrap_or(usize::MAX));
+    if let (false, Some(last)) = (dry_run, plan.last()) {
+        match direction {
+            Direction::Up => MIGRATOR.run_direct(Some(last.version), &mut connection, false).await?,
+            Direction::Down => MIGRATOR.undo(&mut connection, last.version.saturating_sub(1)).await?,
+        }
+    }
+    connection.close().await?;
+    Ok(plan)
+}
+
+/// Every migration of this version, and whether the database has it.
+///
+/// # Errors
+/// The database cannot be reached.
+pub async fn status(options: &PgConnectOptions) -> Result<Vec<Step>, MigrateError> {
+    let mut connection = PgConnection::connect_with(options).await?;
+    let steps = read_status(&mut connection).await?;
+    connection.close().await?;
+    Ok(steps)
+}
+
+async fn read_status(connection: &mut PgConnection) -> Result<Vec<Step>, MigrateError> {
+    let table: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await?;
+    let applied: Vec<i64> = match table {
+        true => {
+            sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success")
+                .fetch_all(connection)
+                .await?
+        }
+        false => Vec::new(),
+    };
+    Ok(expected()
+        .map(|m| Step {
+            version: m.version,
+            name: m.description.clone(),
+            applied: applied.contains(&m.version),
+        })
+        .collect())
+}
+
+fn expected() -> impl Iterator<Item = &'static Migration> {
+    MIGRATOR.iter().filter(|m| m.migration_type != MigrationType::ReversibleDown)
+}
+
+/// How the database's schema differs from the one this version was built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SchemaMismatch {
+    /// Nothing was ever applied.
+    #[error("the schema is missing; run `migrate up`")]
+    Empty,
+    /// A migration of this version was not applied.
+    #[error("migration {0} is not applied; run `migrate up`")]
+    Behind(i64),
+    /// A migration was applied with another content than this version's.
+    #[error("migration {0} was applied with another content than this version's")]
+    Different(i64),
+}
+
+impl Store {
+    /// Compares the database's schema with this version's. Newer migrations do not count: a release is preceded by
+    /// migrations that the version before it can live with.
+    ///
+    /// # Errors
+    /// The database; a schema that differs is an answer, not an error.
+    pub async fn check_schema(&self) -> Result<Result<(), SchemaMismatch>, StoreError> {
+        let table: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+            .fetch_one(&self.pool)
+            .await?;
+        if !table {
+            return Ok(Err(SchemaMismatch::Empty));
+        }
+        let applied: Vec<(i64, Vec<u8>)> =
+            sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success")
+                .fetch_all(&self.pool)
+                .await?;
+        Ok(compare(&applied))
+    }
+}
+
+fn compare(applied: &[(i64, Vec<u8>)]) -> Result<(), SchemaMismatch> {
+    if applied.is_empty() {
+        return Err(SchemaMismatch::Empty);
+    }
+    for migration in expected() {
+        match applied.iter().find(|(version, _)| *version == migration.version) {
+            None => return Err(SchemaMismatch::Behind(migration.version)),
+            Some((_, checksum)) if checksum[..] != *migration.checksum => {
+                return Err(SchemaMismatch::Different(migration.version));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn applied() -> Vec<(i64, Vec<u8>)> {
+        expected().map(|m| (m.version, m.checksum.to_vec())).collect()
+    }
+
+    #[test]
+    fn the_schema_is_compared_migration_by_migration() {
+        assert_eq!(compare(&applied()), Ok(()));
+        assert_eq!(compare(&[]), Err(SchemaMismatch::Empty));
+
+        let mut behind = applied();
+        let last = behind.pop().unwrap().0;
+        assert_eq!(compare(&behind), Err(SchemaMismatch::Behind(last)));
+
+        let mut different = applied();
+        different[0].1 = vec![0];
+        assert_eq!(compare(&different), Err(SchemaMismatch::Different(1)));
+
+        let mut newer = applied();
+        newer.push((last + 1, vec![1]));
+        assert_eq!(compare(&newer), Ok(()), "the release before lives with the migrations of the next");
+    }
+
+    #[test]
+    fn every_migration_can_be_reverted() {
+        for migration in expected() {
+            assert!(
+                MIGRATOR
+                    .iter()
+                    .any(|m| m.version == migration.version
+                        && m.migration_type == MigrationType::ReversibleDown),
+                "{} has no .down.sql",
+                migration.description
+            );
+        }
+    }
+}
