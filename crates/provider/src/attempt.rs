@@ -1,0 +1,135 @@
+//! One request to the provider: sent at most once, bounded from connect to last byte.
+
+use crate::classify::{Meaning, classify};
+use crate::wire::{ErrorEnvelope, ErrorObject, Form};
+use domain::provider::{NotExecuted, Unknown};
+use reqwest::{Method, Response};
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+
+/// An answer longer than this is none.
+const MAX_BODY: usize = 1 << 20;
+/// A provider that does not take a connection in this time is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The version of the protocol that [`crate::wire`] was written for.
+const API_VERSION: &str = "2024-06-20";
+
+/// A way to the provider: connections that are shared and kept.
+pub(crate) struct Transport {
+    http: reqwest::Client,
+    base: String,
+    api_key: SecretString,
+}
+
+/// What is sent.
+pub(crate) struct Request<'a> {
+    pub(crate) method: Method,
+    pub(crate) path: &'a str,
+    pub(crate) query: Form,
+    pub(crate) form: Option<Form>,
+    pub(crate) idempotency_key: Option<String>,
+}
+
+/// What came back, classified.
+pub(crate) enum Reply<T> {
+    /// The object asked for.
+    Object(T),
+    /// A no: [`Meaning::Declined`], [`Meaning::Rejected`], [`Meaning::UnexpectedState`] or
+    /// [`Meaning::OtherParameters`].
+    Refused(Meaning, ErrorObject),
+    /// Surely nothing happened.
+    NotExecuted(NotExecuted),
+    /// Nobody can tell.
+    Unknown(Unknown),
+}
+
+impl Transport {
+    pub(crate) fn new(base: &str, api_key: SecretString, timeout: Duration) -> Result<Self, reqwest::Error> {
+        let mut builder = reqwest::Client::builder();
+        if base.starts_with("http://") {
+            // no TLS, so no roots: a bare machine has none, and the client would not start without
+            builder = builder.tls_certs_only([]);
+        }
+        let http = builder
+            .connect_timeout(timeout.min(CONNECT_TIMEOUT))
+            .read_timeout(timeout)
+            .timeout(timeout)
+            // a redirected or silently repeated request would be a second one that nobody counted
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .user_agent(concat!("payments/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Self { http, base: base.trim_end_matches('/').to_owned(), api_key })
+    }
+
+    pub(crate) async fn send<T: DeserializeOwned>(&self, request: Request<'_>) -> Reply<T> {
+        let mut builder = self
+            .http
+            .request(request.method, format!("{}/v1/{}", self.base, request.path))
+            .bearer_auth(self.api_key.expose_secret())
+            .header("Stripe-Version", API_VERSION)
+            .query(&request.query);
+        if let Some(key) = request.idempotency_key {
+            builder = builder.header("Idempotency-Key", key);
+        }
+        if let Some(form) = request.form {
+            builder = builder.form(&form);
+        }
+        match builder.send().await {
+            Ok(response) => read(response).await,
+            // a connection that was never made carried nothing
+            Err(error) if error.is_connect() || error.is_builder() => {
+                tracing::debug!(error = %error.without_url(), "no connection to the provider");
+                Reply::NotExecuted(NotExecuted::Unreachable)
+            }
+            Err(error) => {
+                tracing::debug!(error = %error.without_url(), "the provider's answer was lost");
+                Reply::Unknown(Unknown::NoAnswer)
+            }
+        }
+    }
+}
+
+async fn read<T: DeserializeOwned>(mut response: Response) -> Reply<T> {
+    let status = response.status().as_u16();
+    let should_retry =
+        match response.headers().get("stripe-should-retry").map(reqwest::header::HeaderValue::as_bytes) {
+            Some(b"true") => Some(true),
+            Some(b"false") => Some(false),
+            _ => None,
+        };
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len().saturating_add(chunk.len()) <= MAX_BODY => {
+                body.extend_from_slice(&chunk)
+            }
+            Ok(None) => break,
+            // half an answer may be half of anything
+            Ok(Some(_)) | Err(_) => return Reply::Unknown(Unknown::NoAnswer),
+        }
+    }
+    let error = serde_json::from_slice::<ErrorEnvelope>(&body).ok().map(|envelope| envelope.error);
+    let meaning = classify(status, should_retry, error.as_ref());
+    match meaning {
+        Meaning::Object => match serde_json::from_slice(&body) {
+            Ok(object) => Reply::Object(object),
+            Err(_) => Reply::Unknown(Unknown::Unreadable),
+        },
+        Meaning::Declined | Meaning::Rejected | Meaning::UnexpectedState | Meaning::OtherParameters => {
+            match error {
+                Some(error) => Reply::Refused(meaning, error),
+                // a status alone, with a body that is not the provider's, may come from anything on the way
+                None => Reply::Unknown(Unknown::Unreadable),
+            }
+        }
+        Meaning::Misconfigured => Reply::NotExecuted(NotExecuted::Misconfigured),
+        Meaning::Throttled => Reply::NotExecuted(NotExecuted::Throttled),
+        Meaning::Busy => Reply::Unknown(Unknown::Busy),
+        Meaning::StoredServerError => Reply::Unknown(Unknown::StoredServerError),
+        Meaning::ServerError => Reply::Unknown(Unknown::ServerError),
+        Meaning::Unreadable => Reply::Unknown(Unknown::Unreadable),
+    }
+}
