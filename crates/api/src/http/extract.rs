@@ -1,0 +1,82 @@
+//! What every POST that moves money has in common, read in the order in which its faults are answered: media type, size,
+//! key, JSON.
+
+use crate::http::error::{Code, Problem};
+use crate::http::json::{self, Json};
+use crate::http::prefer::Prefer;
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, HeaderName, header};
+use bytes::Bytes;
+use domain::idempotency::IdempotencyKey;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+/// The largest body, in bytes.
+pub const MAX_BODY: usize = 64 * 1024;
+
+/// A request that moves money, before its fields are looked at.
+pub struct MoneyPost {
+    /// The caller's key.
+    pub key: IdempotencyKey,
+    /// How long the caller wants to wait.
+    pub prefer: Prefer,
+    /// The body.
+    pub body: Json,
+}
+
+impl<S: Send + Sync> FromRequest<S> for MoneyPost {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        check_media_type(&parts.headers)?;
+        let body = read(&parts.headers, body).await?;
+        let key = idempotency_key(&parts.headers)?;
+        Ok(Self { key, prefer: Prefer::of(&parts.headers), body: json::parse(&body)? })
+    }
+}
+
+fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let refuse = || Problem::new(Code::UnsupportedMediaType, "Send the body as application/json in UTF-8.");
+    let mut lines = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else { return Err(refuse()) };
+    let mut parts = line.to_str().map_err(|_| refuse())?.split(';').map(str::trim);
+    let json = parts.next().is_some_and(|media| media.eq_ignore_ascii_case("application/json"));
+    let utf8 = parts.filter_map(|parameter| parameter.split_once('=')).all(|(name, value)| {
+        !name.trim().eq_ignore_ascii_case("charset")
+            || value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+    });
+    if json && utf8 { Ok(()) } else { Err(refuse()) }
+}
+
+async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    let too_large =
+        || Problem::new(Code::PayloadTooLarge, format!("The body may have at most {MAX_BODY} bytes."));
+    let announced =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > MAX_BODY)) {
+        return Err(too_large());
+    }
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(_) => Err(Problem::new(Code::MalformedJson, "The body ended before it was complete.")),
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<IdempotencyKey, Problem> {
+    const NAME: HeaderName = HeaderName::from_static("idempotency-key");
+    let mut lines = headers.get_all(&NAME).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => Err(Problem::new(
+            Code::IdempotencyKeyMissing,
+            "Send an Idempotency-Key header with a value of your own, such as a UUID, and the same one when you try again.",
+        )),
+        (Some(_), Some(_)) => {
+            Err(Problem::new(Code::IdempotencyKeyInvalid, "Send one Idempotency-Key header only."))
+        }
+        (Some(line), None) => IdempotencyKey::parse(line.as_bytes()).map_err(|error| {
+            Problem::new(Code::IdempotencyKeyInvalid, format!("The Idempotency-Key header {error}."))
+        }),
+    }
+}

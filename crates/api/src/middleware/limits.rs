@@ -1,0 +1,77 @@
+//! Bounds on a whole request: how large its headers may be, how long it may take, and what is answered while the process
+//! stops.
+
+use crate::http::error::{Code, Problem};
+use crate::http::prefer::Prefer;
+use crate::state::App;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, Version, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The most header lines.
+pub const MAX_HEADER_LINES: usize = 100;
+/// The most bytes of header names and values.
+pub const MAX_HEADER_BYTES: usize = 32 * 1024;
+
+/// Refuses headers that are too many or too large.
+pub async fn headers(request: Request, next: Next) -> Response {
+    let lines = request.headers().len();
+    let bytes = request
+        .headers()
+        .iter()
+        // a line is a name, a colon, a blank, a value and an end
+        .map(|(name, value)| name.as_str().len().saturating_add(value.len()).saturating_add(4))
+        .fold(request.uri().to_string().len(), usize::saturating_add);
+    if lines > MAX_HEADER_LINES || bytes > MAX_HEADER_BYTES {
+        let detail =
+            format!("At most {MAX_HEADER_LINES} header lines and {MAX_HEADER_BYTES} bytes are read.");
+        return Problem::new(Code::HeadersTooLarge, detail).into_response();
+    }
+    next.run(request).await
+}
+
+/// Answers in time, whatever happens behind. What was begun goes on: see [`crate::app::payments`].
+pub async fn deadline(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let preferred = match *request.method() {
+        Method::POST => Prefer::of(request.headers()).wait().unwrap_or_default(),
+        _ => Duration::ZERO,
+    };
+    let limit = app.settings.request_timeout;
+    let limit = if preferred > limit { preferred.saturating_add(Duration::from_secs(1)) } else { limit };
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let detail = "No answer in time. Send the request again with the same key.";
+            Problem::passing(Code::Timeout, detail, 1).into_response()
+        }
+    }
+}
+
+/// While the process stops: every answer closes its connection, and what comes after the grace is sent elsewhere.
+pub async fn drain(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let http1 = request.version() < Version::HTTP_2;
+    let _under_way = app.stop.request_token();
+    let mut response = if app.stop.is_refusing() && request.uri().path().starts_with("/v1/") {
+        Problem::passing(Code::Draining, "This process is about to stop. Send the request again.", 1)
+            .into_response()
+    } else {
+        next.run(request).await
+    };
+    if http1 && app.stop.is_draining() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// What is under `/v1` is about money and people: nobody keeps a copy.
+pub async fn no_store(request: Request, next: Next) -> Response {
+    let private = request.uri().path().starts_with("/v1/");
+    let mut response = next.run(request).await;
+    if private {
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response
+}
