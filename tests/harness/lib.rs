@@ -1,0 +1,17 @@
+//! What tests and drills share: the programs, a world of their own for each, and an audit of what is left.
+//!
+//! A [`World`] is a database, a provider simulator and service processes, started from the same code as `make run`. Each
+//! test has its own, so tests neither wait for nor disturb each other. [`World::audit`] compares what the provider's
+//! ledger says with what the database says.
+
+mod api;
+mod audit;
+mod programs;
+mod simulator;
+mod world;
+
+pub use api::{Answer, Api, payment};
+pub use audit::Audit;
+pub use programs::{Profile, programs};
+pub use simulator::Simulator;
+pub use world::{World, WorldOptions, eventually};

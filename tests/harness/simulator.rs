@@ -1,0 +1,91 @@
+//! The provider simulator's control surface.
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+/// A running simulator.
+#[derive(Debug, Clone)]
+pub struct Simulator {
+    url: String,
+    http: reqwest::Client,
+}
+
+impl Simulator {
+    /// The simulator at `url`.
+    #[must_use]
+    pub fn at(url: &str, http: reqwest::Client) -> Self {
+        Self { url: url.to_owned(), http }
+    }
+
+    /// Replaces all faults.
+    ///
+    /// # Errors
+    /// The simulator does not take them.
+    pub async fn faults(&self, rules: &Value) -> Result<()> {
+        self.put("faults", rules).await
+    }
+
+    /// One fault for the creation of intents, so many times (`None`: always).
+    ///
+    /// # Errors
+    /// The simulator does not take it.
+    pub async fn create_fault(&self, fault: &str, times: Option<u64>, delay_ms: u64) -> Result<()> {
+        self.faults(&json!([{
+            "match": "POST /v1/payment_intents", "fault": fault, "probability": 1, "times": times, "delay_ms": delay_ms,
+        }]))
+        .await
+    }
+
+    /// No more faults.
+    ///
+    /// # Errors
+    /// The simulator does not answer.
+    pub async fn heal(&self) -> Result<()> {
+        self.faults(&json!([])).await
+    }
+
+    /// Changes settings.
+    ///
+    /// # Errors
+    /// The simulator does not take them.
+    pub async fn settings(&self, settings: &Value) -> Result<()> {
+        self.put("settings", settings).await
+    }
+
+    async fn put(&self, what: &str, body: &Value) -> Result<()> {
+        let answer = self.http.put(format!("{}/_sim/{what}", self.url)).json(body).send().await?;
+        ensure!(answer.status().is_success(), "the simulator refuses {body}: {}", answer.text().await?);
+        Ok(())
+    }
+
+    /// The whole ledger.
+    ///
+    /// # Errors
+    /// The simulator does not answer.
+    pub async fn ledger(&self) -> Result<Value> {
+        Ok(self
+            .http
+            .get(format!("{}/_sim/ledger", self.url))
+            .send()
+            .await?
+            .error_for_status()?
+            .json()
+            .await?)
+    }
+
+    /// How many charges hold or moved money.
+    ///
+    /// # Errors
+    /// The simulator does not answer.
+    pub async fn charges(&self) -> Result<usize> {
+        Ok(self.ledger().await?["charges"].as_array().map_or(0, Vec::len))
+    }
+
+    /// How often an endpoint was called, `POST /v1/payment_intents` for example.
+    ///
+    /// # Errors
+    /// The simulator does not answer.
+    pub async fn calls(&self, endpoint: &str) -> Result<u64> {
+        Ok(self.ledger().await?["calls"][endpoint].as_u64().unwrap_or(0))
+    }
+}

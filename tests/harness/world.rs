@@ -1,0 +1,172 @@
+//! A world for one test: a database, a simulator, services.
+
+use crate::{Api, Audit, Profile, Simulator, programs};
+use anyhow::{Result, anyhow};
+use devstack::{Stack, StackOptions, TestDatabase};
+use sqlx::PgPool;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How a world is made.
+#[derive(Debug, Clone)]
+pub struct WorldOptions {
+    instances: usize,
+    profile: Profile,
+    environment: Vec<(&'static str, String)>,
+}
+
+impl Default for WorldOptions {
+    fn default() -> Self {
+        Self { instances: 1, profile: Profile::Debug, environment: Vec::new() }
+    }
+}
+
+impl WorldOptions {
+    /// So many service processes.
+    #[must_use]
+    pub fn instances(mut self, instances: usize) -> Self {
+        self.instances = instances;
+        self
+    }
+
+    /// This build.
+    #[must_use]
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.profile = profile;
+        self
+    }
+
+    /// A setting of all services.
+    #[must_use]
+    pub fn set(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.push((name, value.to_owned()));
+        self
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// Something cannot be started.
+    pub async fn start(self) -> Result<World> {
+        let profile = self.profile;
+        let programs = tokio::task::spawn_blocking(move || programs(profile)).await??;
+        let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
+        let database = TestDatabase::create(&migrations).await?;
+        let data = tempfile::tempdir()?;
+        let mut options = StackOptions::new(data.path()).database(database.owner_url());
+        options.instances = self.instances;
+        options.programs = Some(programs);
+        options.migrate = false;
+        options.environment =
+            self.environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let stack = Stack::start(options).await?;
+        let pool = PgPool::connect(database.owner_url()).await?;
+        let http = reqwest::Client::builder().tls_certs_only([]).build()?;
+        let api = Api {
+            url: stack.api_url(0)?.to_owned(),
+            key: stack.merchant()?.api_key.clone(),
+            http: http.clone(),
+        };
+        let simulator = Simulator::at(stack.simulator_url(), http);
+        Ok(World { api, simulator, stack, pool, database, _data: data })
+    }
+}
+
+/// A database, a simulator and services of a test's own.
+pub struct World {
+    /// The first service, as its merchant sees it.
+    pub api: Api,
+    /// The provider.
+    pub simulator: Simulator,
+    /// The processes.
+    pub stack: Stack,
+    /// The database, as its owner.
+    pub pool: PgPool,
+    /// The database's URLs.
+    pub database: TestDatabase,
+    _data: TempDir,
+}
+
+impl World {
+    /// One service with its default settings.
+    ///
+    /// # Errors
+    /// Something cannot be started.
+    pub async fn start() -> Result<Self> {
+        WorldOptions::default().start().await
+    }
+
+    /// A service, as the merchant sees it.
+    ///
+    /// # Errors
+    /// There is no such service.
+    pub fn api_of(&self, service: usize) -> Result<Api> {
+        Ok(self.api.at(self.stack.api_url(service)?))
+    }
+
+    /// Waits until no operation is open.
+    ///
+    /// # Errors
+    /// It takes longer than `bound`.
+    pub async fn at_rest(&self, bound: Duration) -> Result<()> {
+        eventually(bound, "every operation settled", async || Ok(self.open_operations().await? == 0)).await
+    }
+
+    /// How many operations have no outcome.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn open_operations(&self) -> Result<i64> {
+        let count = sqlx::query_scalar("SELECT count(*) FROM operations WHERE settled_at IS NULL");
+        Ok(count.fetch_one(&self.pool).await?)
+    }
+
+    /// Compares the provider's ledger with the database.
+    ///
+    /// # Errors
+    /// One of the two does not answer.
+    pub async fn audit(&self) -> Result<Audit> {
+        Audit::of(&self.simulator.ledger().await?, &self.pool).await
+    }
+
+    /// Ends a test: nothing may be open, and provider and database must agree. Then everything is stopped.
+    ///
+    /// # Errors
+    /// Something is left, or does not agree.
+    pub async fn finish(self) -> Result<()> {
+        self.at_rest(Duration::from_secs(60)).await?;
+        let audit = self.audit().await?;
+        audit.verdict()?;
+        self.stop().await
+    }
+
+    /// Stops everything without looking at it.
+    ///
+    /// # Errors
+    /// Something does not stop.
+    pub async fn stop(self) -> Result<()> {
+        self.stack.shutdown().await?;
+        self.pool.close().await;
+        self.database.close().await
+    }
+}
+
+/// Waits for a value, not for time: asks until `probe` says yes.
+///
+/// # Errors
+/// It has not said so within `bound`, or fails.
+pub async fn eventually(
+    bound: Duration,
+    what: &str,
+    mut probe: impl AsyncFnMut() -> Result<bool>,
+) -> Result<()> {
+    let began = Instant::now();
+    while !probe().await? {
+        if began.elapsed() > bound {
+            return Err(anyhow!("not within {bound:?}: {what}"));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
