@@ -51,7 +51,9 @@ pub async fn migrate(
     steps: Option<usize>,
     dry_run: bool,
 ) -> Result<Vec<Step>, MigrateError> {
-    let mut connection = PgConnection::connect_with(options).await?;
+    // a migration that waits for a lock makes everybody behind it wait as well: it gives up first
+    let options = options.clone().options([("lock_timeout", "5000")]);
+    let mut connection = PgConnection::connect_with(&options).await?;
     let mut plan: Vec<Step> = read_status(&mut connection).await?;
     plan.retain(|step| step.applied == (direction == Direction::Down));
     if direction == Direction::Down {

@@ -1,0 +1,65 @@
+# Each target has one line of help behind `##`; plain `make` prints them.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+# Tools of ours live under target/, so that nothing is installed into anybody's home.
+TOOLS := target/tools
+SQLX := $(TOOLS)/bin/cargo-sqlx
+SQUAWK := $(TOOLS)/python/bin/squawk
+WITH_DATABASE := cargo run --quiet --package devstack --example with_database --
+DRILL := cargo run --release --quiet --package e2e --bin
+
+.PHONY: help run test ci fmt lint docs lint-migrations check-sqlx sqlx race storm hangups pages bench
+
+help: ## This list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+run: ## Start everything and say what to try next; Ctrl-C stops it all
+	cargo build --workspace --bins
+	@exec target/debug/devstack
+
+test: ## The whole test suite, against a real PostgreSQL that is found or installed
+	cargo test --workspace --no-fail-fast
+
+ci: fmt lint docs lint-migrations check-sqlx test ## What must pass before a change lands
+
+fmt: ## Is everything formatted?
+	cargo fmt --all --check
+
+lint: ## clippy on everything, warnings are errors
+	cargo clippy --workspace --all-targets -- -D warnings
+
+docs: ## Build the code's documentation, warnings are errors
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
+
+lint-migrations: $(SQUAWK) ## Are the migrations safe for a database that is in use?
+	$(SQUAWK) --config .squawk.toml migrations/*.up.sql
+
+check-sqlx: $(SQLX) ## Is .sqlx what the queries and the schema say?
+	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(WITH_DATABASE) cargo sqlx prepare --check --workspace -- --all-targets
+
+sqlx: $(SQLX) ## Write .sqlx anew, after a query or a migration changed
+	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(WITH_DATABASE) cargo sqlx prepare --workspace -- --all-targets
+
+race: ## 500 rounds of 50 simultaneous creates through two processes: one charge each
+	$(DRILL) drill-race
+
+storm: ## Kill the service 100 times under load while the provider loses answers
+	$(DRILL) drill-kills
+
+hangups: ## 1,000 callers that hang up in the middle
+	$(DRILL) drill-hangups
+
+pages: ## Is page 2,000 as fast as page 1?
+	$(DRILL) drill-pages
+
+bench: ## Payments per second, beside pgbench with the same statements
+	$(DRILL) drill-bench
+
+$(SQLX):
+	cargo install sqlx-cli --version 0.9.0 --locked --debug --no-default-features --features postgres,rustls \
+		--root $(TOOLS) --target-dir $(TOOLS)/build
+
+$(SQUAWK):
+	python3 -m venv $(TOOLS)/python
+	$(TOOLS)/python/bin/pip install --quiet squawk-cli==2.70.0
