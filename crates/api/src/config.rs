@@ -321,6 +321,7 @@ impl Source {
             lease: self.required("PAYWRIGHT_LEASE", positive_duration)?,
             charge: self.required("PAYWRIGHT_CHARGE_WINDOW", positive_duration)?,
             key_retention: self.required("PAYWRIGHT_PROVIDER_KEY_RETENTION", positive_duration)?,
+            attempt: provider.timeout,
         };
         if windows.lease <= provider.timeout.saturating_add(Duration::from_secs(5)) {
             let problem = "must exceed PAYWRIGHT_PROVIDER_TIMEOUT by more than 5s: an attempt must end within its lease";

@@ -11,12 +11,27 @@ use time::OffsetDateTime;
 pub struct Lease {
     /// The end by the database's clock, which is also the fencing token: every later lease ends later.
     pub token: OffsetDateTime,
+    /// When it was asked for.
+    pub taken: Instant,
     /// The end by this process's monotonic clock, which never jumps. Measured from before the lease was asked for, so
     /// it is never later than the database's.
     pub ends: Instant,
 }
 
 impl Lease {
+    /// A lease for `long` that the database wrote as `token`.
+    #[must_use]
+    pub fn new(token: OffsetDateTime, taken: Instant, long: Duration) -> Self {
+        Self { token, taken, ends: taken.checked_add(long).unwrap_or(taken) }
+    }
+
+    /// The same lease, for something that must not be done later than `long` after it was taken.
+    #[must_use]
+    pub fn capped(&self, long: Duration) -> Self {
+        let cap = self.taken.checked_add(long).unwrap_or(self.ends);
+        Self { ends: self.ends.min(cap), ..*self }
+    }
+
     /// Whether something that may take `long` would end within the lease.
     #[must_use]
     pub fn covers(&self, now: Instant, long: Duration) -> bool {
@@ -89,6 +104,16 @@ pub struct Windows {
     pub charge: Duration,
     /// How long the provider remembers a key.
     pub key_retention: Duration,
+    /// How long one attempt at the provider takes at most.
+    pub attempt: Duration,
+}
+
+impl Windows {
+    /// The lease within which the charge may be sent: an attempt that begins in time may end after the window.
+    #[must_use]
+    pub fn charging_lease(&self, lease: &Lease, progress: &Progress) -> Lease {
+        lease.capped(self.charge.saturating_sub(progress.age).saturating_add(self.attempt))
+    }
 }
 
 /// The next thing to do about an open charge.
@@ -140,6 +165,7 @@ mod tests {
         lease: Duration::from_secs(15),
         charge: Duration::from_secs(30 * 60),
         key_retention: Duration::from_secs(24 * 3600),
+        attempt: Duration::from_secs(5),
     };
 
     fn step(age: u64, server_errors: u8, intent_known: bool) -> Step {
@@ -186,10 +212,25 @@ mod tests {
     #[test]
     fn a_lease_covers_what_ends_before_it() {
         let now = Instant::now();
-        let lease = Lease { token: OffsetDateTime::UNIX_EPOCH, ends: now + Duration::from_secs(10) };
+        let lease = Lease::new(OffsetDateTime::UNIX_EPOCH, now, Duration::from_secs(10));
         assert!(lease.covers(now, Duration::from_secs(9)));
         assert!(!lease.covers(now, Duration::from_secs(10)));
         assert!(!lease.covers(now, Duration::MAX));
+    }
+
+    #[test]
+    fn no_attempt_begins_after_the_window_however_long_the_lease() {
+        let now = Instant::now();
+        let lease = Lease::new(OffsetDateTime::UNIX_EPOCH, now, WINDOWS.lease);
+        let begins = |age: u64, after: u64| {
+            let progress = Progress { age: Duration::from_secs(age), ..Progress::default() };
+            let lease = WINDOWS.charging_lease(&lease, &progress);
+            lease.covers(now + Duration::from_secs(after), WINDOWS.attempt)
+        };
+        assert!(begins(0, 9));
+        assert!(!begins(0, 10), "an attempt must end within the lease");
+        assert!(begins(1795, 4));
+        assert!(!begins(1795, 5), "the window has ended");
     }
 
     proptest! {

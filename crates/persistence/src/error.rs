@@ -1,7 +1,8 @@
 //! What can go wrong in the database, in the words of the service: the one place where constraint names and SQLSTATEs
 //! mean something.
 
-/// Why a statement did not do what it was asked to.
+/// Why a statement did not do what it was asked to. Log it by `Display`: the `Debug` form of a database's error has the
+/// values of the row it is about.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// A living payment of the merchant has the reference.
@@ -11,10 +12,10 @@ pub enum StoreError {
     #[error("the payment is not in the state the change starts from")]
     StateMoved,
     /// The database cannot be used right now. What was asked for may have happened if the answer was lost.
-    #[error("the database is unavailable")]
+    #[error("the database is unavailable: {0}")]
     Unavailable(#[source] sqlx::Error),
     /// A fault of this program.
-    #[error("the database refused the statement")]
+    #[error("the database refused the statement: {0}")]
     Fault(#[source] sqlx::Error),
     /// A row that this version cannot read.
     #[error("a row does not hold what this version expects: {0}")]

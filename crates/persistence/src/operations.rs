@@ -264,7 +264,7 @@ impl Store {
                 contradicted: row.contradicted_at.is_some(),
             },
         };
-        let lease = Lease { token: row.lease_until, ends: ends(asked, long) };
+        let lease = Lease::new(row.lease_until, asked, long);
         Ok(Some((operation, lease, payment)))
     }
 
@@ -286,11 +286,6 @@ impl Store {
         .await?;
         Ok(done.rows_affected())
     }
-}
-
-/// The end of a lease by this process's clock.
-pub(crate) fn ends(asked: Instant, long: Duration) -> Instant {
-    asked.checked_add(long).unwrap_or(asked)
 }
 
 fn kind(name: &str) -> Result<OperationKind, StoreError> {

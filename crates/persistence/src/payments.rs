@@ -1,7 +1,6 @@
 //! Payments: claiming a new one, reading, listing.
 
 use crate::idempotency::KnownKey;
-use crate::operations::ends;
 use crate::{Store, StoreError, events};
 use domain::event::{Actor, EventType};
 use domain::id::{EventId, MerchantId, OperationId, PaymentId, TraceId};
@@ -184,7 +183,7 @@ impl Store {
                 created_at: row.created_at,
                 progress: Progress::default(),
             };
-            (operation, Lease { token: row.lease_until, ends: ends(asked, claim.lease) })
+            (operation, Lease::new(row.lease_until, asked, claim.lease))
         }))
     }
 

@@ -104,7 +104,7 @@ async fn read<T: DeserializeOwned>(mut response: Response) -> Reply<T> {
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) if body.len().saturating_add(chunk.len()) <= MAX_BODY => {
-                body.extend_from_slice(&chunk)
+                body.extend_from_slice(&chunk);
             }
             Ok(None) => break,
             // half an answer may be half of anything

@@ -72,7 +72,9 @@ async fn take_step(app: &App, operation: &Operation, lease: &Lease, payment: &Pa
     let windows = &app.settings.windows;
     let outcome = match (next_step(&operation.progress, payment.intent.is_some(), windows), &payment.intent) {
         (Step::Retrieve, Some(intent)) => app.provider.retrieve(&charge, intent).await,
-        (Step::Send | Step::Retrieve, _) => app.provider.charge(&charge, lease).await,
+        (Step::Send | Step::Retrieve, _) => {
+            app.provider.charge(&charge, &windows.charging_lease(lease, &operation.progress)).await
+        }
         (Step::LookUp, _) => match search(app, &charge, operation, lease).await {
             Outcome::Settled(Some(found)) => Outcome::Settled(found),
             Outcome::Settled(None) => return Verdict::Open { why: Open::Again, intent: None },
@@ -262,7 +264,7 @@ async fn settle(
             // somebody else has the lease, or settled it, or our own answer was lost: what is written counts
             Ok(false) => return None,
             Err(error) => {
-                tracing::warn!(operation_id = %operation.id, attempt, error = ?error, "not settled yet");
+                tracing::warn!(operation_id = %operation.id, attempt, %error, "not settled yet");
                 if !lease.covers(Instant::now(), PAUSE) || matches!(error, StoreError::StateMoved) {
                     break;
                 }
@@ -288,7 +290,7 @@ async fn pause(app: &App, operation: &Operation, lease: &Lease, why: &Open, inte
                     "the provider's answer cannot belong to this payment; a person has to look"
                 );
                 if let Err(error) = app.store.record_contradiction(operation, lease, field, intent).await {
-                    tracing::warn!(operation_id = %operation.id, error = ?error, "contradiction not recorded yet");
+                    tracing::warn!(operation_id = %operation.id, %error, "contradiction not recorded yet");
                 }
             }
             pause.delay = LONGEST_PAUSE;
@@ -300,7 +302,7 @@ async fn pause(app: &App, operation: &Operation, lease: &Lease, why: &Open, inte
         }
         // the lease runs out by itself
         Err(error) => {
-            tracing::warn!(operation_id = %operation.id, error = ?error, "operation not handed back")
+            tracing::warn!(operation_id = %operation.id, %error, "operation not handed back")
         }
     }
 }

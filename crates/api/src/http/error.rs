@@ -257,8 +257,7 @@ impl Problem {
     /// A fault of this program: everything into the log, nothing to the caller.
     #[must_use]
     pub fn fault(error: &dyn std::error::Error) -> Self {
-        let source = error.source().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(error = %error, source, "a fault of this program");
+        tracing::error!(%error, "a fault of this program");
         Self::new(
             Code::Internal,
             "A fault of the service. Nothing is known about the outcome; ask again with the same key.",

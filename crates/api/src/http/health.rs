@@ -37,7 +37,10 @@ pub async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Readiness>)
     let (database, migrations) = match tokio::time::timeout(PATIENCE, app.store.check_schema()).await {
         Ok(Ok(Ok(()))) => (ok(), ok()),
         Ok(Ok(Err(mismatch))) => (ok(), mismatch.to_string()),
-        Ok(Err(error)) => (reason(&error), "unknown".to_owned()),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "not ready");
+            (reason(&error), "unknown".to_owned())
+        }
         Err(_) => ("no answer within 1 s".to_owned(), "unknown".to_owned()),
     };
     let draining = if app.stop.is_draining() { "the process is about to stop".to_owned() } else { ok() };
@@ -48,13 +51,13 @@ pub async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Readiness>)
 }
 
 /// In words, without what the server said: it may name hosts and users.
-pub fn reason(error: &StoreError) -> String {
+fn reason(error: &StoreError) -> String {
     match error {
         StoreError::Unavailable(sqlx::Error::Io(io)) => format!("cannot be reached: {}", io.kind()),
         StoreError::Unavailable(sqlx::Error::PoolTimedOut) => "no connection in time".to_owned(),
         StoreError::Unavailable(sqlx::Error::Database(error)) => {
             format!("refuses (SQLSTATE {})", error.code().unwrap_or_default())
         }
-        other => other.to_string(),
+        _ => "cannot be used; the log says why".to_owned(),
     }
 }

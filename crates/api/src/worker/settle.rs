@@ -35,7 +35,7 @@ pub(super) async fn run(app: &Arc<App>) {
             }
             Err(error) => {
                 if std::mem::replace(&mut database_was_there, false) {
-                    tracing::warn!(error = ?error, "the worker waits for the database");
+                    tracing::warn!(%error, "the worker waits for the database");
                 }
                 DATABASE_REST
             }
@@ -66,7 +66,7 @@ async fn take(app: &Arc<App>, places: &Arc<Semaphore>, due: &Due) {
         // another worker was faster
         Ok(None) => {}
         Err(error) => {
-            tracing::warn!(operation_id = %due.operation_id, error = ?error, "operation not leased")
+            tracing::warn!(operation_id = %due.operation_id, %error, "operation not leased")
         }
     }
 }

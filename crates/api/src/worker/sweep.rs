@@ -18,7 +18,7 @@ pub(super) async fn run(app: &App) {
                 Ok(0) => break,
                 Ok(swept) => tracing::info!(swept, "old idempotency keys forgotten"),
                 Err(error) => {
-                    tracing::warn!(error = ?error, "old idempotency keys not forgotten yet");
+                    tracing::warn!(%error, "old idempotency keys not forgotten yet");
                     break;
                 }
             }
