@@ -6,12 +6,20 @@
 
 mod api;
 mod audit;
+mod client;
+mod figures;
 mod programs;
+mod race;
 mod simulator;
+mod storm;
 mod world;
 
 pub use api::{Answer, Api, payment};
 pub use audit::Audit;
+pub use client::Client;
+pub use figures::Figures;
 pub use programs::{Profile, programs};
+pub use race::{Contest, RaceReport, race};
 pub use simulator::Simulator;
+pub use storm::{Storm, StormReport};
 pub use world::{World, WorldOptions, eventually};

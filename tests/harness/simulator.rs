@@ -88,4 +88,41 @@ impl Simulator {
     pub async fn calls(&self, endpoint: &str) -> Result<u64> {
         Ok(self.ledger().await?["calls"][endpoint].as_u64().unwrap_or(0))
     }
+
+    /// How often a fault was injected.
+    ///
+    /// # Errors
+    /// The simulator does not answer.
+    pub async fn injected(&self, fault: &str) -> Result<u64> {
+        Ok(self.ledger().await?["injected"][fault].as_u64().unwrap_or(0))
+    }
+
+    /// Ends an intent that waits, as the customer or the network would: `succeed` or `fail`.
+    ///
+    /// # Errors
+    /// The simulator refuses.
+    pub async fn complete(&self, intent: &str, outcome: &str) -> Result<()> {
+        let url = format!("{}/_sim/payment_intents/{intent}/complete", self.url);
+        let answer = self.http.post(url).json(&json!({ "outcome": outcome })).send().await?;
+        ensure!(answer.status().is_success(), "{intent} cannot {outcome}: {}", answer.text().await?);
+        Ok(())
+    }
+
+    /// The intents of a payment: id and status.
+    ///
+    /// # Errors
+    /// The simulator does not answer.
+    pub async fn intents_of(&self, payment: &str) -> Result<Vec<(String, String)>> {
+        let ledger = self.ledger().await?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let intents = ledger["intents"].as_array().into_iter().flatten();
+        let theirs = intents.filter(|intent| intent["payment_id"] == payment);
+        Ok(theirs.map(|intent| (text(&intent["payment_intent"]), text(&intent["status"]))).collect())
+    }
+
+    /// A request of its own to the protocol that the service speaks.
+    pub fn post(&self, path: &str, form: &str) -> reqwest::RequestBuilder {
+        let request = self.http.post(format!("{}{path}", self.url)).bearer_auth("sk_test_devstack");
+        request.header("Content-Type", "application/x-www-form-urlencoded").body(form.to_owned())
+    }
 }

@@ -14,11 +14,12 @@ pub struct WorldOptions {
     instances: usize,
     profile: Profile,
     environment: Vec<(&'static str, String)>,
+    provider: Option<String>,
 }
 
 impl Default for WorldOptions {
     fn default() -> Self {
-        Self { instances: 1, profile: Profile::Debug, environment: Vec::new() }
+        Self { instances: 1, profile: Profile::Debug, environment: Vec::new(), provider: None }
     }
 }
 
@@ -44,6 +45,13 @@ impl WorldOptions {
         self
     }
 
+    /// A provider of the test's own instead of the simulator.
+    #[must_use]
+    pub fn provider(mut self, url: &str) -> Self {
+        self.provider = Some(url.to_owned());
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -58,6 +66,7 @@ impl WorldOptions {
         options.instances = self.instances;
         options.programs = Some(programs);
         options.migrate = false;
+        options.provider_url = self.provider;
         options.environment =
             self.environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let stack = Stack::start(options).await?;
@@ -103,6 +112,12 @@ impl World {
     /// There is no such service.
     pub fn api_of(&self, service: usize) -> Result<Api> {
         Ok(self.api.at(self.stack.api_url(service)?))
+    }
+
+    /// All services, as the merchant sees them.
+    #[must_use]
+    pub fn apis(&self) -> Vec<Api> {
+        (0..).map_while(|service| self.api_of(service).ok()).collect()
     }
 
     /// Waits until no operation is open.

@@ -298,11 +298,11 @@ async fn pause(app: &App, operation: &Operation, lease: &Lease, why: &Open, inte
     }
     match app.store.pause(operation, lease, &pause).await {
         Ok(_) => {
-            tracing::debug!(operation_id = %operation.id, delay_ms = ?pause.delay, "operation stays open")
+            tracing::debug!(operation_id = %operation.id, delay_ms = ?pause.delay, "operation stays open");
         }
         // the lease runs out by itself
         Err(error) => {
-            tracing::warn!(operation_id = %operation.id, %error, "operation not handed back")
+            tracing::warn!(operation_id = %operation.id, %error, "operation not handed back");
         }
     }
 }

@@ -66,7 +66,7 @@ async fn take(app: &Arc<App>, places: &Arc<Semaphore>, due: &Due) {
         // another worker was faster
         Ok(None) => {}
         Err(error) => {
-            tracing::warn!(operation_id = %due.operation_id, %error, "operation not leased")
+            tracing::warn!(operation_id = %due.operation_id, %error, "operation not leased");
         }
     }
 }
