@@ -257,7 +257,11 @@ async fn again(
         KeyState::Open => {
             let payment = app.store.find_payment(merchant_id, known.payment_id).await?;
             let payment = payment.ok_or(StoreError::Unreadable("operations.payment_id"))?;
-            Created::Accepted { payment: Box::new(payment), replayed: true }
+            // it may have settled between the two looks, and a 202 never shows how it ended
+            match app.store.find_idempotency_key(merchant_id, key).await?.map(|known| known.state) {
+                Some(KeyState::Settled(answer)) => replay(answer),
+                _ => Created::Accepted { payment: Box::new(payment), replayed: true },
+            }
         }
     })
 }

@@ -41,6 +41,7 @@ fn layered(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
     let layers = ServiceBuilder::new()
         .layer(from_fn(trace::trace))
         .layer(from_fn(limits::no_store))
+        .layer(from_fn(limits::take_the_rest))
         .layer(from_fn(render))
         .layer(CatchPanicLayer::custom(|_| axum::response::IntoResponse::into_response(panicked())))
         .layer(from_fn(limits::headers))

@@ -4,17 +4,73 @@
 use crate::http::error::{Code, Problem};
 use crate::http::prefer::Prefer;
 use crate::state::App;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// The most header lines.
 pub const MAX_HEADER_LINES: usize = 100;
 /// The most bytes of header names and values.
 pub const MAX_HEADER_BYTES: usize = 32 * 1024;
+
+/// So much of a body that nobody reads is taken from its sender ...
+const MAX_REST: usize = 1024 * 1024;
+/// ... and for so long.
+const REST_TIME: Duration = Duration::from_secs(5);
+
+/// Takes the rest of a body that was refused unread. Closing the connection of a caller that still sends resets it, and
+/// the caller would see that instead of the answer.
+pub async fn take_the_rest(request: Request, next: Next) -> Response {
+    next.run(request.map(|body| Body::new(Unread(body)))).await
+}
+
+struct Unread(Body);
+
+impl HttpBody for Unread {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        if self.0.is_end_stream() {
+            return;
+        }
+        let mut rest = std::mem::take(&mut self.0);
+        tokio::spawn(tokio::time::timeout(REST_TIME, async move {
+            let mut taken = 0;
+            while let Some(Ok(frame)) = rest.frame().await
+                && taken < MAX_REST
+            {
+                taken = frame.data_ref().map_or(taken, |data| taken.saturating_add(data.len()));
+            }
+        }));
+    }
+}
 
 /// Refuses headers that are too many or too large.
 pub async fn headers(request: Request, next: Next) -> Response {
