@@ -299,6 +299,23 @@ impl Transition {
 }
 
 impl Payment {
+    /// A payment at its beginning: accepted, and not charged yet.
+    #[must_use]
+    pub fn new(merchant_id: MerchantId, request: NewPayment, at: OffsetDateTime) -> Self {
+        Self {
+            id: PaymentId::at(at),
+            merchant_id,
+            request,
+            state: State::Processing,
+            amount_refunded: 0,
+            failure: None,
+            redirect_url: None,
+            intent: None,
+            created_at: at,
+            updated_at: at,
+        }
+    }
+
     /// The table of legal transitions.
     ///
     /// # Errors
@@ -376,28 +393,18 @@ pub(crate) mod tests {
 
     pub(crate) fn payment(state: State, capture: CaptureMethod) -> Payment {
         let at = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
-        Payment {
-            id: PaymentId::at(at),
-            merchant_id: MerchantId::at(at),
-            request: NewPayment {
-                money: Money::new(Amount::new(1000).unwrap(), Currency::parse("EUR").unwrap()).unwrap(),
-                reference: Reference::parse("order-1").unwrap(),
-                payment_method: PaymentMethod::parse("pm_card_visa").unwrap(),
-                capture,
-                description: None,
-                customer: Customer::default(),
-                statement_descriptor: None,
-                return_url: None,
-                metadata: Metadata::new(),
-            },
-            state,
-            amount_refunded: 0,
-            failure: None,
-            redirect_url: None,
-            intent: None,
-            created_at: at,
-            updated_at: at,
-        }
+        let request = NewPayment {
+            money: Money::new(Amount::new(1000).unwrap(), Currency::parse("EUR").unwrap()).unwrap(),
+            reference: Reference::parse("order-1").unwrap(),
+            payment_method: PaymentMethod::parse("pm_card_visa").unwrap(),
+            capture,
+            description: None,
+            customer: Customer::default(),
+            statement_descriptor: None,
+            return_url: None,
+            metadata: Metadata::new(),
+        };
+        Payment { state, ..Payment::new(MerchantId::at(at), request, at) }
     }
 
     fn amounts() -> impl Strategy<Value = Amount> {

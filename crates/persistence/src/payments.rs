@@ -66,16 +66,16 @@ pub struct Filter {
     pub created_to: Option<OffsetDateTime>,
 }
 
-/// A payment's columns, in the order of the table. The text behind is the rest of the statement.
+/// A payment's columns, in the order of the table. The texts behind are the rest of the statement.
 macro_rules! select_payments {
-    ($rest:literal, $($argument:expr),* $(,)?) => {
+    ($($rest:literal)+, $($argument:expr),* $(,)?) => {
         sqlx::query_as!(
             PaymentRow,
             "SELECT merchant_id, payment_id, reference, status, pending_operation, pending_amount, amount,
                     amount_captured, amount_refunded, currency, capture, payment_method, description, customer_name,
                     customer_email, statement_descriptor, return_url, metadata, failure_code, failure_message,
                     failure_decline_code, redirect_url, intent_id, created_at, updated_at
-             FROM payments " + $rest,
+             FROM payments " $(+ $rest)+,
             $($argument),*
         )
     };
@@ -240,57 +240,31 @@ impl Store {
         let highest = before.map_or(highest, |id| id.0.min(highest));
         let statuses: Vec<String> = filter.statuses.iter().map(|s| s.name().to_owned()).collect();
 
-        let rows = if let Some(reference) = &filter.reference {
-            select_payments!(
-                "WHERE merchant_id = $1 AND reference = $8 AND payment_id < $2 AND payment_id >= $3
-                   AND created_at >= $4 AND created_at < $5 AND status = ANY($6)
-                   AND (NOT $9 OR payment_id IN (
-                       SELECT o.payment_id FROM operations o WHERE o.merchant_id = $1 AND o.settled_at IS NULL))
-                 ORDER BY payment_id DESC LIMIT $7",
-                merchant_id.0,
-                highest,
-                lowest,
-                from_time,
-                to_time,
-                &statuses,
-                limit,
+        macro_rules! page {
+            ($narrower:literal $(, $argument:expr)*) => {
+                select_payments!(
+                    "WHERE merchant_id = $1 AND payment_id < $2 AND payment_id >= $3
+                       AND created_at >= $4 AND created_at < $5 AND status = ANY($6) "
+                    $narrower
+                    " ORDER BY payment_id DESC LIMIT $7",
+                    merchant_id.0, highest, lowest, from_time, to_time, &statuses, limit $(, $argument)*
+                )
+                .fetch_all(&self.pool)
+                .await?
+            };
+        }
+        let rows = match &filter.reference {
+            Some(reference) => page!(
+                "AND reference = $8 AND (NOT $9 OR payment_id IN (
+                     SELECT o.payment_id FROM operations o WHERE o.merchant_id = $1 AND o.settled_at IS NULL))",
                 reference.as_str(),
-                filter.open,
-            )
-            .fetch_all(&self.pool)
-            .await?
-        } else if filter.open {
-            select_payments!(
-                "WHERE merchant_id = $1 AND payment_id < $2 AND payment_id >= $3
-                   AND created_at >= $4 AND created_at < $5 AND status = ANY($6)
-                   AND payment_id IN (
-                       SELECT o.payment_id FROM operations o WHERE o.merchant_id = $1 AND o.settled_at IS NULL)
-                 ORDER BY payment_id DESC LIMIT $7",
-                merchant_id.0,
-                highest,
-                lowest,
-                from_time,
-                to_time,
-                &statuses,
-                limit,
-            )
-            .fetch_all(&self.pool)
-            .await?
-        } else {
-            select_payments!(
-                "WHERE merchant_id = $1 AND payment_id < $2 AND payment_id >= $3
-                   AND created_at >= $4 AND created_at < $5 AND status = ANY($6)
-                 ORDER BY payment_id DESC LIMIT $7",
-                merchant_id.0,
-                highest,
-                lowest,
-                from_time,
-                to_time,
-                &statuses,
-                limit,
-            )
-            .fetch_all(&self.pool)
-            .await?
+                filter.open
+            ),
+            None if filter.open => page!(
+                "AND payment_id IN (
+                     SELECT o.payment_id FROM operations o WHERE o.merchant_id = $1 AND o.settled_at IS NULL)"
+            ),
+            None => page!(""),
         };
         rows.into_iter().map(Payment::try_from).collect()
     }

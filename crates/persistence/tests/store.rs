@@ -1,4 +1,10 @@
 //! The store against a real PostgreSQL, as the role that the service has.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a panic is a test's verdict"
+)]
 
 use anyhow::Result;
 use devstack::TestDatabase;
@@ -66,32 +72,21 @@ fn now() -> OffsetDateTime {
 }
 
 fn new_payment(merchant_id: MerchantId, reference: &str) -> Payment {
-    let now = now();
-    Payment {
-        id: PaymentId::at(now),
-        merchant_id,
-        request: NewPayment {
-            money: Money::new(Amount::new(1000).unwrap(), Currency::parse("EUR").unwrap()).unwrap(),
-            reference: Reference::parse(reference).unwrap(),
-            payment_method: PaymentMethod::parse("pm_card_visa").unwrap(),
-            capture: CaptureMethod::Automatic,
-            description: None,
-            customer: Customer::default(),
-            statement_descriptor: None,
-            return_url: None,
-            metadata: Metadata::from([(
-                MetadataKey::parse("größe").unwrap(),
-                MetadataValue::parse("42 \"\\ 🎁").unwrap(),
-            )]),
-        },
-        state: State::Processing,
-        amount_refunded: 0,
-        failure: None,
-        redirect_url: None,
-        intent: None,
-        created_at: now,
-        updated_at: now,
-    }
+    let request = NewPayment {
+        money: Money::new(Amount::new(1000).unwrap(), Currency::parse("EUR").unwrap()).unwrap(),
+        reference: Reference::parse(reference).unwrap(),
+        payment_method: PaymentMethod::parse("pm_card_visa").unwrap(),
+        capture: CaptureMethod::Automatic,
+        description: None,
+        customer: Customer::default(),
+        statement_descriptor: None,
+        return_url: None,
+        metadata: Metadata::from([(
+            MetadataKey::parse("größe").unwrap(),
+            MetadataValue::parse("42 \"\\ 🎁").unwrap(),
+        )]),
+    };
+    Payment::new(merchant_id, request, now())
 }
 
 fn merchant() -> MerchantId {
@@ -497,7 +492,7 @@ async fn the_database_itself_refuses_impossible_money() -> Result<()> {
         let statement = sqlx::AssertSqlSafe(format!("UPDATE payments SET {change}"));
         let error = sqlx::query(statement).execute(&db.owner).await.unwrap_err();
         let refused_by =
-            error.as_database_error().and_then(|e| e.constraint()).unwrap_or_default().to_owned();
+            error.as_database_error().and_then(sqlx::error::DatabaseError::constraint).unwrap_or_default().to_owned();
         assert!(refused_by.starts_with(constraint), "{change}: {refused_by}");
     }
     db.close().await
@@ -521,7 +516,7 @@ async fn the_service_can_neither_alter_tables_nor_touch_the_audit_trail() -> Res
         "UPDATE _sqlx_migrations SET success = false",
     ] {
         let error = sqlx::query(statement).execute(&service).await.unwrap_err();
-        let code = error.as_database_error().and_then(|e| e.code()).unwrap_or_default().into_owned();
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default().into_owned();
         assert_eq!(code, "42501", "{statement}: {error}");
     }
     service.close().await;

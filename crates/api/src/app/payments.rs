@@ -9,7 +9,7 @@ use domain::event::Actor;
 use domain::id::{MerchantId, OperationId, PaymentId, TraceId};
 use domain::idempotency::{Fingerprint, IdempotencyKey};
 use domain::operation::{Lease, Operation};
-use domain::payment::{NewPayment, Payment, State};
+use domain::payment::{NewPayment, Payment};
 use persistence::StoreError;
 use persistence::idempotency::{KeyState, KnownKey, StoredAnswer};
 use persistence::payments::{Claim, Claimed};
@@ -100,18 +100,7 @@ async fn claim(app: Arc<App>, create: Create, arrived: Instant, reply: Reply) {
     let merchant_id = create.caller.merchant_id;
     let wait = app.settings.bounded_wait(create.wait.unwrap_or(app.settings.sync_wait));
     let now = answer::now();
-    let payment = Payment {
-        id: PaymentId::at(now),
-        merchant_id,
-        request: create.request,
-        state: State::Processing,
-        amount_refunded: 0,
-        failure: None,
-        redirect_url: None,
-        intent: None,
-        created_at: now,
-        updated_at: now,
-    };
+    let payment = Payment::new(merchant_id, create.request, now);
     let fingerprint = Fingerprint::of_payment(&payment.request);
     let claim = Claim {
         payment: &payment,
