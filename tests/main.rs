@@ -2,6 +2,9 @@
 
 mod crash;
 mod idempotency;
+mod order_of_checks;
+mod provider_answers;
 mod race;
 mod support;
 mod takes_a_payment;
+mod validation;

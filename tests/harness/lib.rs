@@ -11,6 +11,7 @@ mod figures;
 mod programs;
 mod race;
 mod simulator;
+mod statements;
 mod storm;
 mod world;
 
@@ -21,5 +22,6 @@ pub use figures::Figures;
 pub use programs::{Profile, programs};
 pub use race::{Contest, RaceReport, race};
 pub use simulator::Simulator;
+pub use statements::Statement;
 pub use storm::{Storm, StormReport};
 pub use world::{World, WorldOptions, eventually};

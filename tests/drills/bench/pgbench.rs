@@ -1,0 +1,216 @@
+//! The database's own speed: pgbench with exactly the two statements that a payment costs the service.
+//!
+//! The texts come from `.sqlx`, the parameters from a payment that the service has just made; only what must be different
+//! for every payment is counted up. Two things in the texts are changed: `$n` becomes a pgbench variable with the type that
+//! the build found out, and the `!` that sqlx reads in column names goes, because `\gset` makes variables of them.
+
+use anyhow::{Context, Result, ensure};
+use devstack::postgres::{self, Postgres, Wanted};
+use e2e::Statement;
+use sqlx::{PgPool, Row};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::process::Command;
+
+/// pgbench and what it runs.
+#[derive(Debug)]
+pub struct Pgbench {
+    program: PathBuf,
+    script: PathBuf,
+    database_url: String,
+    /// Variables that stay the same, name and value.
+    variables: Vec<(String, String)>,
+    runs: u64,
+}
+
+/// Where a parameter's value comes from.
+enum Value {
+    /// An expression of SQL, over pgbench's variables.
+    Sql(&'static str),
+    /// The same in every payment: taken from the sample, by this expression over its rows.
+    Sample(&'static str),
+}
+use Value::{Sample, Sql};
+
+/// An id that nobody else has, and that is higher than those before it, as the service's are. It takes no longer to make
+/// than to read one.
+const ID: Value = Sql("rpad(:n::text, 32, '0')");
+/// A key or reference: as long as those of the service's load, and as scattered.
+const SCATTERED: Value = Sql("rpad(:scattered::text, 36, '-')");
+
+/// The parameters of the claim, in their order.
+const CLAIM: [Value; 26] = [
+    Sample("o.merchant_id"),
+    ID,
+    ID,
+    Sample("o.kind"),
+    Sample("o.actor"),
+    Sample("o.trace_id"),
+    SCATTERED,
+    Sample("o.fingerprint"),
+    Sample("extract(epoch FROM o.lease_until - o.created_at)"),
+    Sample("true"),
+    SCATTERED,
+    Sample("'processing'"),
+    Sample("p.amount"),
+    Sample("p.currency"),
+    Sample("p.capture"),
+    Sample("p.payment_method"),
+    Sample("p.description"),
+    Sample("p.customer_name"),
+    Sample("p.customer_email"),
+    Sample("p.statement_descriptor"),
+    Sample("p.return_url"),
+    Sample("p.metadata"),
+    Sample("p.created_at"),
+    ID,
+    Sample("first.type"),
+    Sample("first.data"),
+];
+
+/// The parameters of the settlement, in their order.
+const SETTLE: [Value; 22] = [
+    Sample("o.merchant_id"),
+    ID,
+    Sql(":lease_until"),
+    Sample("o.answer_status"),
+    Sample("o.answer_location"),
+    Sample("o.answer_body"),
+    Sample("'processing'"),
+    Sample("NULL"),
+    Sample("p.status"),
+    Sample("p.pending_operation"),
+    Sample("p.pending_amount"),
+    Sample("p.amount_captured"),
+    Sample("false"),
+    Sample("p.failure_code"),
+    Sample("p.failure_message"),
+    Sample("p.failure_decline_code"),
+    Sample("p.redirect_url"),
+    Sample("p.intent_id"),
+    Sample("p.updated_at"),
+    ID,
+    Sample("last.type"),
+    Sample("last.data"),
+];
+
+/// A payment that was captured at once, with its operation and its two events.
+const SAMPLE: &str = "FROM operations o
+    JOIN payments p USING (merchant_id, payment_id)
+    JOIN events first ON (first.merchant_id, first.payment_id, first.sequence) = (p.merchant_id, p.payment_id, 1)
+    JOIN events last ON (last.merchant_id, last.payment_id, last.sequence) = (p.merchant_id, p.payment_id, 2)
+    WHERE p.status = 'captured' ORDER BY p.payment_id DESC LIMIT 1";
+
+impl Pgbench {
+    /// Writes the script into `directory`. The service must have settled a payment before.
+    ///
+    /// # Errors
+    /// There is no pgbench beside the server, or the statements have other parameters than this knows.
+    pub async fn prepare(directory: &Path, owner: &PgPool, database_url: &str) -> Result<Self> {
+        let Postgres::Installed(installation) = postgres::find(&Wanted::default(), devstack::silent).await?
+        else {
+            anyhow::bail!("a server's URL has no programs");
+        };
+        let program = installation.programs().join("pgbench");
+        ensure!(program.is_file(), "there is no {}", program.display());
+
+        let claim = Statement::find(|text| text.starts_with("WITH claimed AS") && text.contains("payments"))?;
+        let settle =
+            Statement::find(|text| text.starts_with("WITH settled AS") && text.contains("operations"))?;
+        let mut variables = Vec::new();
+        let claim = substitute(&claim, &CLAIM, "claim", owner, &mut variables).await?;
+        let settle = substitute(&settle, &SETTLE, "settle", owner, &mut variables).await?;
+        let script = directory.join("payment.pgbench");
+        let text = format!(
+            "\\set counter :counter + 1\n\
+             \\set n :base + :counter * 1000 + :client_id\n\
+             \\set scattered random(1000000000000000000, 9000000000000000000)\n\
+             {claim} \\gset\n\
+             {settle};\n"
+        );
+        std::fs::write(&script, text)?;
+        Ok(Self { program, script, database_url: database_url.to_owned(), variables, runs: 0 })
+    }
+
+    /// Payments per second, one being a claim and a settlement, on so many connections.
+    ///
+    /// # Errors
+    /// pgbench fails, or one of its transactions does.
+    pub async fn run(&mut self, connections: usize, long: Duration) -> Result<f64> {
+        self.runs += 1;
+        // 19 digits, so that the ids of a later run are higher; no client makes 10^14 payments in one
+        let base = 1_000_000_000_000_000_000 + self.runs * 100_000_000_000_000_000;
+        let mut command = Command::new(&self.program);
+        command.args(["--no-vacuum", "--protocol=prepared", "--jobs=1"]);
+        command.arg(format!("--client={connections}")).arg(format!("--time={}", long.as_secs()));
+        command.arg(format!("--file={}", self.script.display()));
+        for (name, value) in &self.variables {
+            command.arg(format!("--define={name}={value}"));
+        }
+        command.args(["--define=counter=0", &format!("--define=base={base}")]);
+        let output = command.arg(&self.database_url).kill_on_drop(true).output().await?;
+        let (told, complaint) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "pgbench fails: {complaint}");
+        ensure!(told.contains("number of failed transactions: 0 "), "transactions failed: {told}{complaint}");
+        let rate = told.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next());
+        Ok(rate.context("pgbench told no tps")?.parse()?)
+    }
+}
+
+/// The statement with pgbench's variables in place of its parameters; the values of the sample's are added to `variables`.
+async fn substitute(
+    statement: &Statement,
+    values: &[Value],
+    prefix: &str,
+    owner: &PgPool,
+    variables: &mut Vec<(String, String)>,
+) -> Result<String> {
+    let types = &statement.parameters;
+    ensure!(types.len() == values.len(), "{prefix} has {} parameters, not {}", types.len(), values.len());
+    let samples: Vec<&str> =
+        values.iter().filter_map(|value| if let Sample(sql) = value { Some(*sql) } else { None }).collect();
+    let columns: Vec<String> = samples.iter().map(|sql| format!("({sql})::text")).collect();
+    let query = format!("SELECT {} {SAMPLE}", columns.join(", "));
+    let sample = sqlx::query(sqlx::AssertSqlSafe(query))
+        .fetch_optional(owner)
+        .await?
+        .context("the service has settled no payment yet")?;
+    let mut sampled = 0..;
+    let mut replacements = Vec::new();
+    for (number, (value, kind)) in (1..).zip(values.iter().zip(types)) {
+        let expression = match value {
+            Sql(sql) => (*sql).to_owned(),
+            Sample(_) => match sample.get::<Option<String>, _>(sampled.next().context("a column")?) {
+                Some(value) => {
+                    let name = format!("{prefix}{number}");
+                    variables.push((name.clone(), value));
+                    format!(":{name}")
+                }
+                // a variable cannot be NULL
+                None => "NULL".to_owned(),
+            },
+        };
+        replacements.push(format!("({expression})::{kind}"));
+    }
+    Ok(replace_parameters(&statement.text.replace("!\"", "\""), &replacements))
+}
+
+/// Puts the replacement of `$n` in its place.
+fn replace_parameters(text: &str, replacements: &[String]) -> String {
+    let mut parts = text.split('$');
+    let mut replaced = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+        let (number, rest) = part.split_at(digits);
+        let replacement =
+            number.parse::<usize>().ok().and_then(|number| replacements.get(number.checked_sub(1)?));
+        // writing to a string cannot fail
+        let _ = match replacement {
+            Some(replacement) => write!(replaced, "{replacement}{rest}"),
+            None => write!(replaced, "${part}"),
+        };
+    }
+    replaced
+}

@@ -1,0 +1,36 @@
+//! Shows that no crash of the service charges twice, loses a charge, or takes back what a client was told.
+//!
+//! Clients create payments at their own pace while services are killed with SIGKILL, each time with at least 20
+//! operations open, and the provider loses answers: it charges and resets the connection, or resets the connection and
+//! charges later. Killed services are started again at once. Then three witnesses are compared: the database, the
+//! provider's ledger, and what the clients remember of every answer.
+
+use anyhow::Result;
+use clap::Parser;
+use e2e::{Profile, Storm};
+
+/// Kill services under load while the provider loses answers, and compare what everybody remembers.
+#[derive(Debug, Parser)]
+#[command(after_help = "Example: drill-kills --kills 10 --rate 120")]
+struct Options {
+    /// How often a service is killed
+    #[arg(long, default_value_t = 100)]
+    kills: usize,
+    /// How many services there are
+    #[arg(long, default_value_t = 2)]
+    services: usize,
+    /// New payments per second
+    #[arg(long, default_value_t = 80.0)]
+    rate: f64,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let Options { kills, services, rate } = Options::parse();
+    let storm = Storm { kills, services, rate, ..Storm::default() };
+    let mut world = storm.world(Profile::Release).start().await?;
+    let figures = storm.blow(&mut world).await?.figures();
+    println!("services killed under load:\n{figures}");
+    world.stop().await?;
+    figures.verdict()
+}

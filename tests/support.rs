@@ -1,0 +1,174 @@
+//! What the modules share: the command line, a second merchant, bytes by hand, the shape of a problem.
+
+use anyhow::{Context, Result, ensure};
+use e2e::{Answer, Api, Profile, World, eventually, programs};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+
+/// The path that creates payments.
+pub(crate) const PAYMENTS: &str = "/v1/payments";
+/// Longer than anything takes that is on its way.
+pub(crate) const SOON: Duration = Duration::from_secs(15);
+
+pub(crate) fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// The service's program with these settings and nothing else, not yet started.
+pub(crate) async fn program<'a>(
+    arguments: &[&str],
+    settings: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<Command> {
+    let directory = tokio::task::spawn_blocking(|| programs(Profile::Debug)).await??;
+    let mut command = Command::new(directory.join("paywright"));
+    command.args(arguments).env_clear().envs(settings).stdin(Stdio::null()).kill_on_drop(true);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    Ok(command)
+}
+
+/// Runs the service's program to its end, as it would join this world.
+pub(crate) async fn run(world: &World, arguments: &[&str], more: &[(&str, &str)]) -> Result<Output> {
+    let settings = world.stack.service_env()?;
+    let settings = settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let mut command = program(arguments, settings.chain(more.iter().copied())).await?;
+    Ok(command.output().await?)
+}
+
+/// Runs a command that must succeed, and reads the one line of JSON that it prints.
+pub(crate) async fn run_json(world: &World, arguments: &[&str]) -> Result<Value> {
+    let output = run(world, arguments, &[]).await?;
+    let text = String::from_utf8(output.stdout)?;
+    ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(text.lines().count(), 1, "{text}");
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// Another merchant of the same service.
+pub(crate) async fn another_merchant(world: &World) -> Result<Api> {
+    let created = run_json(world, &["merchant", "create", "Another", "--json"]).await?;
+    Ok(Api { key: text(&created["api_key"]), ..world.api.clone() })
+}
+
+/// A further key of the world's merchant: its id, and an API that uses it.
+pub(crate) async fn another_key(world: &World, arguments: &[&str]) -> Result<(String, Api)> {
+    let merchant = world.stack.merchant()?.merchant_id.clone();
+    let created = run_json(world, &[&["key", "create", &merchant, "--json"], arguments].concat()).await?;
+    Ok((text(&created["key_id"]), Api { key: text(&created["api_key"]), ..world.api.clone() }))
+}
+
+/// A string's content.
+pub(crate) fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// A payment's id.
+pub(crate) fn id(answer: &Answer) -> String {
+    text(&answer.json()["id"])
+}
+
+/// Checks that an answer is a problem, in the one shape that problems have.
+#[track_caller]
+pub(crate) fn assert_problem(answer: &Answer, status: u16, code: &str) {
+    let body = answer.json();
+    assert_eq!((answer.status, body["code"].as_str()), (status, Some(code)), "{body}");
+    assert_eq!(answer.header("content-type"), "application/problem+json", "{code}");
+    assert_eq!(body["type"], format!("/docs/errors/{code}"));
+    assert_eq!(body["status"], status);
+    for member in ["title", "detail"] {
+        assert!(body[member].as_str().is_some_and(|text| !text.is_empty()), "{member}: {body}");
+    }
+    assert_eq!(body["trace_id"], answer.header("request-id"), "{body}");
+    assert_eq!(answer.header("request-id").len(), 32);
+    assert_eq!(answer.header("cache-control"), "no-store", "{code}");
+}
+
+/// Waits until the provider has been asked to create so many intents.
+pub(crate) async fn provider_was_asked(world: &World, times: u64) -> Result<()> {
+    eventually(SOON, "the provider was asked", async || {
+        Ok(world.simulator.calls("POST /v1/payment_intents").await? >= times)
+    })
+    .await
+}
+
+/// A number from the database.
+pub(crate) async fn count(world: &World, statement: &'static str) -> Result<i64> {
+    Ok(sqlx::query_scalar(statement).fetch_one(&world.pool).await?)
+}
+
+/// Where a URL's server listens.
+pub(crate) fn address(url: &str) -> &str {
+    url.trim_start_matches("http://")
+}
+
+/// A POST to `/v1/payments` byte by byte.
+pub(crate) fn post(api: &Api, key: &str, body: &str) -> String {
+    format!(
+        "POST {PAYMENTS} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+         Idempotency-Key: {key}\r\nContent-Length: {}\r\n\r\n{body}",
+        address(&api.url),
+        api.key,
+        body.len()
+    )
+}
+
+/// A connection that is written to and read from by hand.
+pub(crate) struct Wire(TcpStream);
+
+/// What came back over a [`Wire`].
+#[derive(Debug)]
+pub(crate) struct WireAnswer {
+    pub(crate) status: u16,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl WireAnswer {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+}
+
+impl Wire {
+    pub(crate) async fn to(url: &str) -> Result<Self> {
+        Ok(Self(TcpStream::connect(address(url)).await?))
+    }
+
+    pub(crate) async fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.write_all(bytes).await?;
+        Ok(self.0.flush().await?)
+    }
+
+    /// Reads one answer with a length.
+    pub(crate) async fn read(&mut self) -> Result<WireAnswer> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(self.0.read_u8().await.context("the connection ended before an answer")?);
+        }
+        let head = String::from_utf8(head)?;
+        let mut lines = head.lines();
+        let status = lines.next().and_then(|line| line.split(' ').nth(1)).context("no status")?.parse()?;
+        let headers: BTreeMap<String, String> = lines
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+            .collect();
+        let length = headers.get("content-length").map_or(Ok(0), |length| length.parse())?;
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).await?;
+        Ok(WireAnswer { status, headers, body })
+    }
+
+    /// Whether the other side has closed the connection, and nothing is left to read.
+    pub(crate) async fn is_at_its_end(&mut self) -> Result<bool> {
+        let rest = tokio::time::timeout(SOON, self.0.read_u8()).await?;
+        Ok(rest.is_err())
+    }
+}
