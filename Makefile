@@ -15,7 +15,7 @@ help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 run: ## Start everything and say what to try next; Ctrl-C stops it all
-	cargo build --workspace --bins
+	cargo build --workspace --exclude e2e --bins
 	@exec target/debug/devstack
 
 test: ## The whole test suite, against a real PostgreSQL that is found or installed

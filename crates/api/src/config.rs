@@ -186,18 +186,6 @@ pub struct Service {
     pub shutdown_timeout: Duration,
 }
 
-impl Service {
-    /// How long a caller that asks for `wait` can wait, so that its answer is there before its deadline.
-    #[must_use]
-    pub fn bounded_wait(&self, wait: Duration) -> Duration {
-        const MARGIN: Duration = Duration::from_secs(1);
-        if wait > self.request_timeout {
-            return wait;
-        }
-        wait.min(self.request_timeout.saturating_sub(MARGIN.min(self.request_timeout / 4)))
-    }
-}
-
 /// Where values come from.
 pub struct Source {
     file: BTreeMap<String, String>,
@@ -566,14 +554,6 @@ mod tests {
         ] {
             assert!(provider_url(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn a_caller_is_answered_before_its_deadline() {
-        let service = service(complete).unwrap();
-        assert_eq!(service.bounded_wait(Duration::from_secs(8)), Duration::from_secs(8));
-        assert_eq!(service.bounded_wait(Duration::from_secs(10)), Duration::from_secs(9));
-        assert_eq!(service.bounded_wait(Duration::from_secs(30)), Duration::from_secs(30));
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub(crate) fn text(stack: &Stack) -> Result<String> {
         text.push_str(&provider(stack.simulator_url()));
     }
     text.push_str(&format!(
-        "API documentation: {api}/docs   metrics: {}/metrics   Ctrl-C stops everything.\n\n",
+        "Is it ready, and if not, why: {}/readyz   Ctrl-C stops everything.\n\n",
         stack.ops_url(0)?
     ));
     Ok(text)

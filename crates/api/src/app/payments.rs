@@ -37,6 +37,8 @@ pub struct Create {
     pub request: NewPayment,
     /// How long the caller wants to wait for the outcome, if it said so.
     pub wait: Option<Duration>,
+    /// When waiting ends in any case.
+    pub latest: Instant,
     /// The request's place among those that do database work.
     pub slot: Slot,
 }
@@ -98,7 +100,7 @@ pub async fn create(app: &Arc<App>, create: Create) -> Result<Created, CreateErr
 
 async fn claim(app: Arc<App>, create: Create, arrived: Instant, reply: Reply) {
     let merchant_id = create.caller.merchant_id;
-    let wait = app.settings.bounded_wait(create.wait.unwrap_or(app.settings.sync_wait));
+    let until = (arrived + create.wait.unwrap_or(app.settings.sync_wait)).min(create.latest);
     let now = answer::now();
     let payment = Payment::new(merchant_id, create.request, now);
     let fingerprint = Fingerprint::of_payment(&payment.request);
@@ -110,7 +112,7 @@ async fn claim(app: Arc<App>, create: Create, arrived: Instant, reply: Reply) {
         actor: Actor::Key(create.caller.key_id),
         trace_id: create.trace_id,
         lease: app.settings.windows.lease,
-        served: !wait.is_zero(),
+        served: until > arrived,
     };
     let claimed = if app.credentials.are_refused() {
         match app.store.find_idempotency_key(merchant_id, &create.key).await {
@@ -125,11 +127,11 @@ async fn claim(app: Arc<App>, create: Create, arrived: Instant, reply: Reply) {
         Ok(Claimed::Ours(operation, lease)) => {
             create.slot.release();
             let serving = Serving { app: &app, operation: &operation, key: &create.key, payment: &payment };
-            first(&serving, &lease, arrived + wait, reply).await;
+            first(&serving, &lease, until, reply).await;
         }
         Ok(Claimed::KeyKnown(known)) => {
             // without a preference a repetition is answered at once
-            let until = arrived + app.settings.bounded_wait(create.wait.unwrap_or_default());
+            let until = (arrived + create.wait.unwrap_or_default()).min(create.latest);
             let answer =
                 again(&app, merchant_id, &create.key, known, &fingerprint, until, &create.slot).await;
             drop(reply.send(answer.map_err(CreateError::from)));

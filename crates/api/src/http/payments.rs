@@ -7,6 +7,7 @@ use crate::http::extract::MoneyPost;
 use crate::http::json::{Fields, Json};
 use crate::http::list::{self, Query};
 use crate::middleware::auth::Caller;
+use crate::middleware::limits::Latest;
 use crate::middleware::shed::Slot;
 use crate::middleware::trace::RequestTrace;
 use crate::state::App;
@@ -40,10 +41,11 @@ pub async fn create(
     Extension(caller): Extension<Caller>,
     Extension(RequestTrace(trace_id)): Extension<RequestTrace>,
     Extension(slot): Extension<Slot>,
+    Extension(Latest(latest)): Extension<Latest>,
     post: MoneyPost,
 ) -> Result<Response, Problem> {
     let request = read_new_payment(post.body)?;
-    let create = Create { caller, trace_id, key: post.key, request, wait: post.prefer.wait(), slot };
+    let create = Create { caller, trace_id, key: post.key, request, wait: post.prefer.wait(), latest, slot };
     let mut response = match payments::create(&app, create).await {
         Ok(created) => told(created)?,
         Err(CreateError::Store(error)) => return Err(error.into()),

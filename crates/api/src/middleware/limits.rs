@@ -16,6 +16,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// The most header lines.
 pub const MAX_HEADER_LINES: usize = 100;
@@ -89,14 +90,23 @@ pub async fn headers(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
+/// When waiting has to end, so that the answer is there in time. The time that a slow body took is over by then.
+#[derive(Debug, Clone, Copy)]
+pub struct Latest(pub Instant);
+
+/// Between the end of waiting and the deadline.
+const MARGIN: Duration = Duration::from_secs(1);
+
 /// Answers in time, whatever happens behind. What was begun goes on: see [`crate::app::payments`].
-pub async fn deadline(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub async fn deadline(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let preferred = match *request.method() {
         Method::POST => Prefer::of(request.headers()).wait().unwrap_or_default(),
         _ => Duration::ZERO,
     };
     let limit = app.settings.request_timeout;
     let limit = if preferred > limit { preferred.saturating_add(Duration::from_secs(1)) } else { limit };
+    let waiting = limit.saturating_sub(MARGIN.min(limit / 4));
+    request.extensions_mut().insert(Latest(Instant::now() + waiting));
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
