@@ -1,7 +1,10 @@
 //! End to end: service, database and simulator as real processes, over real sockets. A module per story.
 
 mod crash;
+mod deadlines;
+mod hang_up;
 mod idempotency;
+mod lifecycle;
 mod order_of_checks;
 mod provider_answers;
 mod race;

@@ -360,6 +360,32 @@ async fn a_charge_that_is_late_within_its_window_is_charged_once() -> Result<()>
 }
 
 #[tokio::test]
+async fn once_the_provider_may_have_forgotten_a_key_only_looking_decides() -> Result<()> {
+    let world = impatient().start().await?;
+    // No create is answered any more, to the end of this test: what settles was looked up.
+    let rule = |fault, times| json!({ "match": CREATE, "fault": fault, "times": times, "delay_ms": 60_000 });
+    world.simulator.faults(&json!([rule("hang_after", json!(1)), rule("hang_before", Value::Null)])).await?;
+    let executed =
+        world.api.create_preferring("executed", &payment("executed"), Some("respond-async")).await?;
+    eventually(SOON, "charged", async || Ok(world.simulator.charges().await? == 1)).await?;
+    let never = world.api.create_preferring("never", &payment("never"), Some("respond-async")).await?;
+    sqlx::query("UPDATE operations SET created_at = created_at - interval '25 h'")
+        .execute(&world.pool)
+        .await?;
+
+    assert_eq!(settled(&world, &executed).await?["status"], "captured");
+    let failed = settled(&world, &never).await?;
+    assert_eq!(
+        (&failed["status"], &failed["failure"]["code"]),
+        (&json!("failed"), &json!("provider_unavailable"))
+    );
+    let apart = "SELECT count(*) FROM operations WHERE settled_at - absent_since >= interval '6500 ms'";
+    assert_eq!(count(&world, apart).await?, 1, "looked for twice, a lease apart");
+    assert_eq!(world.simulator.charges().await?, 1);
+    world.finish().await
+}
+
+#[tokio::test]
 async fn an_answer_that_cannot_be_the_charges_is_recorded_once_and_never_believed() -> Result<()> {
     let liar = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", liar.local_addr()?);
