@@ -71,6 +71,6 @@ CREATE TABLE payments (
 
 -- Merchants look up by their own order number. There is no foreign key to merchants: every payment would share-lock its
 -- merchant's row, the id comes from a verified key, and merchants are never deleted.
-CREATE INDEX payments_reference_idx ON payments (merchant_id, reference, payment_id);
+CREATE INDEX payments_reference_idx ON payments (merchant_id, reference);
 
 GRANT SELECT, INSERT, UPDATE ON payments TO payments_service;

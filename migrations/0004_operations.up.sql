@@ -12,7 +12,8 @@ CREATE TABLE operations (
     fingerprint     bytea,
     created_at      timestamptz NOT NULL DEFAULT now(),
     -- Nobody but its holder works on the operation before this moment: a lease, or the pause between two attempts. The
-    -- value read is the holder's token, because every later lease ends later.
+    -- value read is the holder's token, because every later lease ends later. A settled operation has infinity: nobody
+    -- ever works on it again, and its last holder's token is worth nothing.
     lease_until     timestamptz NOT NULL,
     -- the first caller still waits for its answer; cleared by its 202
     served_until    timestamptz,
@@ -35,6 +36,7 @@ CREATE TABLE operations (
         idempotency_key IS NULL
         OR (settled_at IS NULL) = (answer_status IS NULL) AND (settled_at IS NULL) = (answer_body IS NULL)
     ),
+    CONSTRAINT operations_settled_is_nobodys CHECK ((settled_at IS NULL) = (lease_until < 'infinity')),
     CONSTRAINT operations_answer_is_final CHECK (answer_status IN (200, 201, 402))
 );
 
@@ -42,7 +44,10 @@ ALTER TABLE operations
     ADD CONSTRAINT operations_payment_fkey FOREIGN KEY (merchant_id, payment_id)
     REFERENCES payments (merchant_id, payment_id);
 
--- the worker's list: what is open, oldest first
+-- The lists of what is open. Statements about one operation say `lease_until`, never `settled_at IS NULL`: these indexes
+-- are the smaller ones, and a plan would walk all that is open instead of looking up one row.
+
+-- the worker's list, oldest first
 CREATE INDEX operations_due_idx ON operations (lease_until) WHERE settled_at IS NULL;
 -- what a merchant has open
 CREATE INDEX operations_open_idx ON operations (merchant_id, payment_id) WHERE settled_at IS NULL;

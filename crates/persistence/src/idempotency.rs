@@ -100,7 +100,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         sqlx::query!(
             "UPDATE operations SET served_until = now() + make_interval(secs => $3)
-             WHERE merchant_id = $1 AND operation_id = $2 AND settled_at IS NULL",
+             WHERE merchant_id = $1 AND operation_id = $2 AND lease_until < 'infinity'",
             merchant_id.0,
             operation_id.0,
             longer.as_secs_f64(),
@@ -122,7 +122,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let done = sqlx::query!(
             "UPDATE operations SET served_until = NULL
-             WHERE merchant_id = $1 AND operation_id = $2 AND settled_at IS NULL",
+             WHERE merchant_id = $1 AND operation_id = $2 AND lease_until < 'infinity'",
             merchant_id.0,
             operation_id.0,
         )

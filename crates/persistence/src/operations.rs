@@ -62,9 +62,9 @@ impl Store {
         let done = sqlx::query!(
             "WITH settled AS (
                 UPDATE operations
-                SET settled_at = now(), served_until = NULL,
+                SET settled_at = now(), lease_until = 'infinity', served_until = NULL,
                     answer_status = $4, answer_location = $5, answer_body = $6
-                WHERE merchant_id = $1 AND operation_id = $2 AND settled_at IS NULL AND lease_until = $3
+                WHERE merchant_id = $1 AND operation_id = $2 AND lease_until = $3
                 RETURNING payment_id, actor, trace_id
             ), moved AS (
                 UPDATE payments
@@ -131,7 +131,7 @@ impl Store {
                     attempts = attempts + $5,
                     server_errors = LEAST(server_errors + $6, $7)::smallint,
                     absent_since = CASE WHEN $8 THEN COALESCE(absent_since, now()) ELSE absent_since END
-                WHERE merchant_id = $1 AND operation_id = $2 AND settled_at IS NULL AND lease_until = $3
+                WHERE merchant_id = $1 AND operation_id = $2 AND lease_until = $3
                 RETURNING payment_id
             ), learnt AS (
                 UPDATE payments SET intent_id = $9 FROM paused
@@ -168,7 +168,7 @@ impl Store {
         sqlx::query!(
             "WITH noted AS (
                 UPDATE operations SET contradicted_at = now()
-                WHERE merchant_id = $1 AND operation_id = $2 AND settled_at IS NULL AND lease_until = $3
+                WHERE merchant_id = $1 AND operation_id = $2 AND lease_until = $3
                   AND contradicted_at IS NULL
                 RETURNING payment_id, actor, trace_id
             ), counted AS (
@@ -228,8 +228,7 @@ impl Store {
         let asked = Instant::now();
         let row = sqlx::query!(
             r#"UPDATE operations SET lease_until = now() + make_interval(secs => $4)
-               WHERE merchant_id = $1 AND operation_id = $2 AND settled_at IS NULL
-                 AND lease_until = $3 AND lease_until <= now()
+               WHERE merchant_id = $1 AND operation_id = $2 AND lease_until = $3 AND lease_until <= now()
                RETURNING payment_id, kind, actor, trace_id, created_at, lease_until, attempts, server_errors,
                    contradicted_at,
                    EXTRACT(EPOCH FROM now() - created_at)::float8 AS "age!",
