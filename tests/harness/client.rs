@@ -12,6 +12,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 const PAUSE_MS: std::ops::Range<u64> = 100..400;
 /// The share of payments that the provider declines.
 const DECLINED: f64 = 0.1;
+const DECLINED_CARD: &str = "pm_card_visa_chargeDeclined";
 
 /// A client with one payment to make, and every answer it got.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ impl Default for Client {
         let mut body = payment(&format!("order-{}", Uuid::new_v4()));
         body["amount"] = json!(rand::rng().random_range(100..10_000));
         if rand::rng().random_bool(DECLINED) {
-            body["payment_method"] = json!("pm_card_visa_chargeDeclined");
+            body["payment_method"] = json!(DECLINED_CARD);
         }
         Self { key: Uuid::new_v4().to_string(), body, answers: Vec::new(), broken: 0 }
     }
@@ -69,6 +70,12 @@ impl Client {
     #[must_use]
     pub fn amount(&self) -> &Value {
         &self.body["amount"]
+    }
+
+    /// Whether the provider declines the card.
+    #[must_use]
+    pub fn has_declined_card(&self) -> bool {
+        self.body["payment_method"] == DECLINED_CARD
     }
 
     /// The answers that are final by the contract.

@@ -84,6 +84,7 @@ struct Violations {
     first_unexpected: Option<String>,
     different_answers: usize,
     different_payments: usize,
+    wrong_outcome: usize,
     failed_with_money: usize,
     not_charged_once: usize,
 }
@@ -162,10 +163,11 @@ impl Storm {
         to_rest: Duration,
     ) -> Result<StormReport> {
         let ledger = world.simulator.ledger().await?;
-        // Whoever pauses an operation counts an attempt. One that was leased again without that was left by the dead.
+        // Whoever hands an operation back counts an attempt. One that was settled after its first lease without that was
+        // left by the dead.
         let take_overs = sqlx::query_scalar(
             "SELECT count(*) FROM operations
-             WHERE attempts = 0 AND lease_until > created_at + make_interval(secs => $1)",
+             WHERE attempts = 0 AND settled_at > created_at + make_interval(secs => $1)",
         );
         let longest =
             "SELECT COALESCE(EXTRACT(EPOCH FROM max(settled_at - created_at)), 0)::float8 FROM operations";
@@ -271,6 +273,8 @@ impl Violations {
             });
             self.different_answers += usize::from(!is_same);
         }
+        let wanted = if client.has_declined_card() { 402 } else { 201 };
+        self.wrong_outcome += usize::from(client.settled().any(|answer| answer.status != wanted));
         let shown: Vec<Value> = client.payments().collect();
         self.different_payments += usize::from(shown.iter().any(|payment| payment["id"] != shown[0]["id"]));
         let holds = |charge: &&Value| charge["status"] != "canceled";
@@ -322,6 +326,7 @@ impl StormReport {
         }
         figures.exactly("keys with different settled answers", violations.different_answers, 0);
         figures.exactly("keys with more than one payment", violations.different_payments, 0);
+        figures.exactly("good cards declined, or bad ones charged", violations.wrong_outcome, 0);
         figures.exactly("told failed, holds money", violations.failed_with_money, 0);
         figures.exactly("told 201, not charged once", violations.not_charged_once, 0);
         figures.audit(&self.audit);

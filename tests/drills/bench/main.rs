@@ -81,12 +81,12 @@ async fn measure(stack: &mut Stack, directory: &TempDir, options: &Options) -> R
         host: stack.api_url(0)?.strip_prefix("http://").context("a plain URL")?.to_owned(),
         api_key: stack.merchant()?.api_key.clone(),
     });
+    create_payments(&target, options.connections, WARM_UP).await?;
     let pids = Pids {
         service: stack.service(0)?.pid(),
         simulator: stack.simulator()?.pid(),
         postgres: stack.postgres()?.pid(),
     };
-    create_payments(&target, options.connections, WARM_UP).await?;
     let service_env = stack.service_env()?;
     let database_url = service_env.get("DATABASE_URL").context("DATABASE_URL")?;
     let mut pgbench = Pgbench::prepare(directory.path(), &owner, database_url).await?;
@@ -137,7 +137,7 @@ fn figures(options: &Options, turn: &Turn, baseline: f64, pool: usize) -> Figure
         ("load generator", cpu.load),
     ] {
         let each = Duration::from_secs_f64(seconds.max(0.0) / payments.max(1.0));
-        figures.tell(&format!("processor time per payment, {name}"), format_args!("{each:.0?}"));
+        figures.tell(&format!("processor time per payment, {name}"), format_args!("{} µs", each.as_micros()));
     }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let busy = (cpu.service + cpu.simulator + cpu.postgres + cpu.load) / load.took.as_secs_f64();

@@ -33,8 +33,7 @@ enum Value {
 }
 use Value::{Sample, Sql};
 
-/// An id that nobody else has, and that is higher than those before it, as the service's are. It takes no longer to make
-/// than to read one.
+/// An id that nobody else has, and that is higher than those before it, as the service's are.
 const ID: Value = Sql("rpad(:n::text, 32, '0')");
 /// A key or reference: as long as those of the service's load, and as scattered.
 const SCATTERED: Value = Sql("rpad(:scattered::text, 36, '-')");
@@ -49,7 +48,8 @@ const CLAIM: [Value; 26] = [
     Sample("o.trace_id"),
     SCATTERED,
     Sample("o.fingerprint"),
-    Sample("extract(epoch FROM o.lease_until - o.created_at)"),
+    // the default of PAYWRIGHT_LEASE
+    Sample("15"),
     Sample("true"),
     SCATTERED,
     Sample("'processing'"),
@@ -95,12 +95,11 @@ const SETTLE: [Value; 22] = [
     Sample("last.data"),
 ];
 
-/// A payment that was captured at once, with its operation and its two events.
-const SAMPLE: &str = "FROM operations o
-    JOIN payments p USING (merchant_id, payment_id)
+/// The newest payment that was captured, with its operation and its two events.
+const SAMPLE: &str = "FROM (SELECT * FROM payments WHERE status = 'captured' ORDER BY payment_id DESC LIMIT 1) p
+    JOIN operations o USING (merchant_id, payment_id)
     JOIN events first ON (first.merchant_id, first.payment_id, first.sequence) = (p.merchant_id, p.payment_id, 1)
-    JOIN events last ON (last.merchant_id, last.payment_id, last.sequence) = (p.merchant_id, p.payment_id, 2)
-    WHERE p.status = 'captured' ORDER BY p.payment_id DESC LIMIT 1";
+    JOIN events last ON (last.merchant_id, last.payment_id, last.sequence) = (p.merchant_id, p.payment_id, 2)";
 
 impl Pgbench {
     /// Writes the script into `directory`. The service must have settled a payment before.
@@ -149,7 +148,11 @@ impl Pgbench {
             command.arg(format!("--define={name}={value}"));
         }
         command.args(["--define=counter=0", &format!("--define=base={base}")]);
-        let output = command.arg(&self.database_url).kill_on_drop(true).output().await?;
+        // everybody on the machine may read arguments, and not the environment
+        let mut database_url = reqwest::Url::parse(&self.database_url)?;
+        command.env("PGPASSWORD", database_url.password().unwrap_or_default());
+        database_url.set_password(None).map_err(|()| anyhow::anyhow!("a database URL without a host"))?;
+        let output = command.arg(database_url.as_str()).kill_on_drop(true).output().await?;
         let (told, complaint) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         ensure!(output.status.success(), "pgbench fails: {complaint}");
