@@ -30,7 +30,7 @@ lint: ## clippy on everything, warnings are errors
 	cargo clippy --workspace --all-targets -- -D warnings
 
 docs: ## Build the code's documentation, warnings are errors
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 
 lint-migrations: $(SQUAWK) ## Are the migrations safe for a database that is in use?
 	$(SQUAWK) --config .squawk.toml migrations/*.up.sql

@@ -491,8 +491,11 @@ async fn the_database_itself_refuses_impossible_money() -> Result<()> {
     ] {
         let statement = sqlx::AssertSqlSafe(format!("UPDATE payments SET {change}"));
         let error = sqlx::query(statement).execute(&db.owner).await.unwrap_err();
-        let refused_by =
-            error.as_database_error().and_then(sqlx::error::DatabaseError::constraint).unwrap_or_default().to_owned();
+        let refused_by = error
+            .as_database_error()
+            .and_then(sqlx::error::DatabaseError::constraint)
+            .unwrap_or_default()
+            .to_owned();
         assert!(refused_by.starts_with(constraint), "{change}: {refused_by}");
     }
     db.close().await
@@ -516,7 +519,11 @@ async fn the_service_can_neither_alter_tables_nor_touch_the_audit_trail() -> Res
         "UPDATE _sqlx_migrations SET success = false",
     ] {
         let error = sqlx::query(statement).execute(&service).await.unwrap_err();
-        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default().into_owned();
+        let code = error
+            .as_database_error()
+            .and_then(sqlx::error::DatabaseError::code)
+            .unwrap_or_default()
+            .into_owned();
         assert_eq!(code, "42501", "{statement}: {error}");
     }
     service.close().await;

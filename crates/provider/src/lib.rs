@@ -1,6 +1,6 @@
 //! The payment provider, spoken as Stripe's PaymentIntents protocol.
 //!
-//! [`attempt`] sends one request, [`classify`] is the table of what answers mean, [`wire`] has the shapes and checks that
+//! `attempt` sends one request, `classify` is the table of what answers mean, `wire` has the shapes and checks that
 //! what came back belongs to what was asked, and [`Client`] puts them together as the domain's port.
 
 mod attempt;
