@@ -2,7 +2,7 @@
 //!
 //! Each round is 50 requests behind a barrier, half of them at each of two services on one database: first the same
 //! request with the same key, then different keys for the same order. Every round must leave one payment in the
-//! database and one charge in the provider's ledger, and every caller must hear what the contract promises.
+//! database and one charge in the provider's ledger, and every caller must hear what it is promised.
 
 use anyhow::Result;
 use clap::Parser;

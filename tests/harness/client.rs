@@ -78,7 +78,7 @@ impl Client {
         self.body["payment_method"] == DECLINED_CARD
     }
 
-    /// The answers that are final by the contract.
+    /// The answers that are final.
     pub fn settled(&self) -> impl Iterator<Item = &Answer> {
         self.answers.iter().filter(|answer| matches!(answer.status, 201 | 402))
     }

@@ -38,8 +38,8 @@ fn build(profile: Profile) -> Result<PathBuf> {
     lock.lock()?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    // the whole workspace: the same features as the build that came before, so that nothing is built twice
-    command.args(["build", "--workspace", "--bins", "--quiet"]).current_dir(root);
+    // everything but ourselves, as `make run` builds it
+    command.args(["build", "--workspace", "--exclude", "e2e", "--bins", "--quiet"]).current_dir(root);
     let directory = match profile {
         Profile::Debug => "debug",
         Profile::Release => {

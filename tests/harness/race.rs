@@ -32,7 +32,7 @@ pub struct RaceReport {
     pub in_progress: usize,
     /// 409 `reference_already_used`.
     pub reference_used: usize,
-    /// Answers that the contract does not know here, and the first of them.
+    /// Answers that nobody is promised here, and the first of them.
     pub unexpected: usize,
     first_unexpected: Option<String>,
     /// 201 of a round that differ from its first, byte for byte.

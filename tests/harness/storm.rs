@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 /// Short, so that a storm ends soon. It must exceed the provider's timeout by 5 s.
 const LEASE: Duration = Duration::from_secs(8);
 const PROVIDER_TIMEOUT: Duration = Duration::from_secs(2);
-/// What the contract allows beyond the lease until everything is settled.
+/// What is allowed beyond the lease until everything is settled.
 const REST: Duration = Duration::from_secs(30);
 /// How long a client insists: through several leases, and longer than everything may take to come to rest.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -76,7 +76,7 @@ pub struct StormReport {
     audit: Audit,
 }
 
-/// Where the clients' memory contradicts the contract or the ledger.
+/// Where the clients' memory contradicts what was promised, or the ledger.
 #[derive(Debug, Default)]
 struct Violations {
     without_settled_answer: usize,
@@ -320,7 +320,7 @@ impl StormReport {
         figures.bound("time to rest", to_rest, format_args!("at most {bound:?}"), self.to_rest <= bound);
         let violations = &self.violations;
         figures.exactly("clients without a settled answer", violations.without_settled_answer, 0);
-        figures.exactly("answers against the contract", violations.unexpected, 0);
+        figures.exactly("answers that were not to be expected", violations.unexpected, 0);
         if let Some(first) = &violations.first_unexpected {
             figures.tell("the first of them", first);
         }

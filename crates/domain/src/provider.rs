@@ -6,8 +6,8 @@
 
 use crate::id::{MerchantId, OperationId, PaymentId};
 use crate::money::Money;
-use crate::operation::Lease;
-use crate::payment::CaptureMethod;
+use crate::operation::{Lease, Operation};
+use crate::payment::{CaptureMethod, Payment};
 use crate::text::{PaymentMethod, ReturnUrl, StatementDescriptor};
 use std::pin::Pin;
 use time::OffsetDateTime;
@@ -219,4 +219,22 @@ pub struct Charge {
     pub statement_descriptor: Option<StatementDescriptor>,
     /// Where the bank sends the customer back to.
     pub return_url: Option<ReturnUrl>,
+}
+
+impl Charge {
+    /// What the provider gets to know of a payment.
+    #[must_use]
+    pub fn of(operation: &Operation, payment: &Payment) -> Self {
+        let request = &payment.request;
+        Self {
+            operation_id: operation.id,
+            payment_id: payment.id,
+            merchant_id: payment.merchant_id,
+            money: request.money,
+            capture: request.capture,
+            payment_method: request.payment_method.clone(),
+            statement_descriptor: request.statement_descriptor.clone(),
+            return_url: request.return_url.clone(),
+        }
+    }
 }

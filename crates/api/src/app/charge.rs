@@ -50,8 +50,10 @@ pub async fn carry_out(
     lease: &Lease,
     payment: Payment,
 ) -> Option<StoredAnswer> {
+    let attempt =
+        Attempt { app, operation, lease, payment: &payment, charge: Charge::of(operation, &payment) };
     let verdict = tokio::select! {
-        verdict = take_step(app, operation, lease, &payment) => verdict,
+        verdict = attempt.take_step() => verdict,
         // the process stops and cannot wait for the provider: whoever is next repeats the step, with the same key
         () = app.stop.giving_up() => Verdict::Open { why: Open::AtOnce, intent: None },
     };
@@ -67,132 +69,143 @@ pub async fn carry_out(
     }
 }
 
-async fn take_step(app: &App, operation: &Operation, lease: &Lease, payment: &Payment) -> Verdict {
-    let charge = charge_of(operation, payment);
-    let windows = &app.settings.windows;
-    let outcome = match (next_step(&operation.progress, payment.intent.is_some(), windows), &payment.intent) {
-        (Step::Retrieve, Some(intent)) => app.provider.retrieve(&charge, intent).await,
-        (Step::Send | Step::Retrieve, _) => {
-            app.provider.charge(&charge, &windows.charging_lease(lease, &operation.progress)).await
-        }
-        (Step::LookUp, _) => match search(app, &charge, operation, lease).await {
-            Outcome::Settled(Some(found)) => Outcome::Settled(found),
-            Outcome::Settled(None) => return Verdict::Open { why: Open::Again, intent: None },
-            Outcome::NotExecuted(why) => Outcome::NotExecuted(why),
-            Outcome::Unknown(why) => Outcome::Unknown(why),
-        },
-        (Step::Close, _) => return close(app, &charge, operation, lease, payment).await,
-        (Step::Decide, _) => return decide(app, &charge, operation, lease, payment).await,
-    };
-    conclude(app, &charge, operation, lease, payment, outcome).await
+/// One step at the provider, under a lease.
+struct Attempt<'a> {
+    app: &'a App,
+    operation: &'a Operation,
+    lease: &'a Lease,
+    payment: &'a Payment,
+    charge: Charge,
 }
 
-/// Makes sure that the charge can never execute. Then it is either canceled or found.
-async fn close(
-    app: &App,
-    charge: &Charge,
-    operation: &Operation,
-    lease: &Lease,
-    payment: &Payment,
-) -> Verdict {
-    let outcome = app.provider.close(charge, lease).await;
-    note_credentials(app, &outcome);
-    match outcome {
-        Outcome::Settled(Closed::Ours(intent)) => {
-            let unconfirmed = Outcome::Settled(Found::Unconfirmed(intent));
-            conclude(app, charge, operation, lease, payment, unconfirmed).await
-        }
-        Outcome::Settled(Closed::AlreadyExecuted | Closed::Refused) => {
-            decide(app, charge, operation, lease, payment).await
-        }
-        Outcome::NotExecuted(why) => not_executed(why),
-        Outcome::Unknown(why) => unknown(why),
-    }
-}
-
-/// Searches a charge that can no longer execute. Found, it is settled; not found twice, a lease apart, it never was.
-async fn decide(
-    app: &App,
-    charge: &Charge,
-    operation: &Operation,
-    lease: &Lease,
-    payment: &Payment,
-) -> Verdict {
-    match search(app, charge, operation, lease).await {
-        Outcome::Settled(Some(found)) => {
-            conclude(app, charge, operation, lease, payment, Outcome::Settled(found)).await
-        }
-        Outcome::Settled(None) if is_absent(&operation.progress, &app.settings.windows) => {
-            failed(None, Failure::provider_unavailable())
-        }
-        Outcome::Settled(None) => Verdict::Open { why: Open::Absent, intent: None },
-        Outcome::NotExecuted(why) => not_executed(why),
-        Outcome::Unknown(why) => unknown(why),
-    }
-}
-
-async fn search(app: &App, charge: &Charge, operation: &Operation, lease: &Lease) -> Outcome<Option<Found>> {
-    // the provider's clock is not ours
-    const SKEW: time::Duration = time::Duration::minutes(10);
-    let outcome = app.provider.find(charge, operation.created_at.saturating_sub(SKEW), lease).await;
-    note_credentials(app, &outcome);
-    outcome
-}
-
-/// What the provider's word on the charge means for the payment.
-async fn conclude(
-    app: &App,
-    charge: &Charge,
-    operation: &Operation,
-    lease: &Lease,
-    payment: &Payment,
-    outcome: Outcome<Found>,
-) -> Verdict {
-    note_credentials(app, &outcome);
-    let found = match outcome {
-        // Without a place to send the customer to, or never confirmed: nothing will come of it, and it must hold no money.
-        Outcome::Settled(Found::RequiresAction(intent, _)) if payment.request.return_url.is_none() => {
-            match app.provider.cancel(charge, &intent, lease).await {
-                Outcome::Settled(found) => found,
-                _ => return Verdict::Open { why: Open::Again, intent: Some(intent) },
+impl Attempt<'_> {
+    async fn take_step(&self) -> Verdict {
+        let Self { app, operation, lease, payment, charge } = self;
+        let windows = &app.settings.windows;
+        match (next_step(&operation.progress, payment.intent.is_some(), windows), &payment.intent) {
+            (Step::Retrieve, Some(intent)) => {
+                self.conclude(app.provider.retrieve(charge, intent).await).await
             }
-        }
-        Outcome::Settled(Found::Unconfirmed(intent)) => {
-            match app.provider.cancel(charge, &intent, lease).await {
-                Outcome::Settled(found) => found,
-                _ => return Verdict::Open { why: Open::Again, intent: Some(intent) },
+            (Step::Send | Step::Retrieve, _) => {
+                let lease = windows.charging_lease(lease, &operation.progress);
+                self.conclude(app.provider.charge(charge, &lease).await).await
             }
+            (Step::LookUp, _) => self.look_up(Open::Again).await,
+            (Step::Close, _) => self.close().await,
+            (Step::Decide, _) => self.decide().await,
         }
-        Outcome::Settled(found) => found,
-        Outcome::NotExecuted(why) => return not_executed(why),
-        Outcome::Unknown(why) => return unknown(why),
-    };
-    let ends =
-        |change, intent| Verdict::Ends { change, intent: Some(intent), failure: None, redirect_url: None };
-    match found {
-        Found::Authorized(intent) => ends(Change::Authorized, intent),
-        Found::Captured(intent) => ends(Change::Captured(payment.request.money.amount()), intent),
-        Found::RequiresAction(intent, redirect_url) => Verdict::Ends {
-            change: Change::RequiresAction,
+    }
+
+    /// Makes sure that the charge can never execute. Then it is either canceled or found.
+    async fn close(&self) -> Verdict {
+        let outcome = self.app.provider.close(&self.charge, self.lease).await;
+        self.note_credentials(&outcome);
+        match outcome {
+            Outcome::Settled(Closed::Ours(intent)) => {
+                self.conclude(Outcome::Settled(Found::Unconfirmed(intent))).await
+            }
+            Outcome::Settled(Closed::AlreadyExecuted | Closed::Refused) => self.decide().await,
+            Outcome::NotExecuted(why) => not_executed(why),
+            Outcome::Unknown(why) => unknown(why),
+        }
+    }
+
+    /// Searches a charge that can no longer execute. Found, it is settled; not found twice, a lease apart, it never was.
+    async fn decide(&self) -> Verdict {
+        let verdict = self.look_up(Open::Absent).await;
+        match verdict {
+            Verdict::Open { why: Open::Absent, .. }
+                if is_absent(&self.operation.progress, &self.app.settings.windows) =>
+            {
+                failed(None, Failure::provider_unavailable())
+            }
+            other => other,
+        }
+    }
+
+    /// Searches the charge and concludes from what is found. `absent` says what it means to find nothing.
+    async fn look_up(&self, absent: Open) -> Verdict {
+        // the provider's clock is not ours
+        const SKEW: time::Duration = time::Duration::minutes(10);
+        let since = self.operation.created_at.saturating_sub(SKEW);
+        match self.app.provider.find(&self.charge, since, self.lease).await {
+            Outcome::Settled(Some(found)) => self.conclude(Outcome::Settled(found)).await,
+            Outcome::Settled(None) => {
+                self.app.credentials.accepted();
+                Verdict::Open { why: absent, intent: None }
+            }
+            Outcome::NotExecuted(why) => self.conclude(Outcome::NotExecuted(why)).await,
+            Outcome::Unknown(why) => self.conclude(Outcome::Unknown(why)).await,
+        }
+    }
+
+    /// What the provider's word on the charge means for the payment.
+    async fn conclude(&self, outcome: Outcome<Found>) -> Verdict {
+        self.note_credentials(&outcome);
+        let found = match outcome {
+            Outcome::Settled(found) => found,
+            Outcome::NotExecuted(why) => return not_executed(why),
+            Outcome::Unknown(why) => return unknown(why),
+        };
+        let nowhere_to_go = self.payment.request.return_url.is_none();
+        let found = match found {
+            // Never confirmed, or without a place to send the customer to: nothing will come of it, and it must not hold
+            // money later.
+            Found::Unconfirmed(intent) => self.cancel(intent).await,
+            Found::RequiresAction(intent, _) if nowhere_to_go => self.cancel(intent).await,
+            other => Ok(other),
+        };
+        let ends = |change, intent| Verdict::Ends {
+            change,
             intent: Some(intent),
             failure: None,
-            redirect_url,
-        },
-        Found::Declined(intent, failure) => failed(intent, failure),
-        Found::Rejected(failure) => failed(None, failure),
-        Found::Canceled(intent) => failed(Some(intent), why_canceled(app, operation, payment)),
-        // the cancel above was answered with something else than a cancel: what it is, is read next time
-        Found::Unconfirmed(intent) => Verdict::Open { why: Open::Again, intent: Some(intent) },
+            redirect_url: None,
+        };
+        match found {
+            Ok(Found::Authorized(intent)) => ends(Change::Authorized, intent),
+            Ok(Found::Captured(intent)) => {
+                ends(Change::Captured(self.payment.request.money.amount()), intent)
+            }
+            Ok(Found::RequiresAction(intent, redirect_url)) => Verdict::Ends {
+                change: Change::RequiresAction,
+                intent: Some(intent),
+                failure: None,
+                redirect_url,
+            },
+            Ok(Found::Declined(intent, failure)) => failed(intent, failure),
+            Ok(Found::Rejected(failure)) => failed(None, failure),
+            Ok(Found::Canceled(intent)) => failed(Some(intent), self.why_canceled()),
+            // not canceled yet: what it is, is read next time
+            Ok(Found::Unconfirmed(intent)) | Err(intent) => {
+                Verdict::Open { why: Open::Again, intent: Some(intent) }
+            }
+        }
     }
-}
 
-/// Within the window nothing but a missing return URL makes us cancel; after it, it is the closing of the charge.
-fn why_canceled(app: &App, operation: &Operation, payment: &Payment) -> Failure {
-    let within = operation.progress.age < app.settings.windows.charge;
-    if within && payment.request.return_url.is_none() {
-        Failure::authentication_required()
-    } else {
-        Failure::provider_unavailable()
+    /// Cancels the intent, or learns what it is instead. `Err`: nobody can tell yet.
+    async fn cancel(&self, intent: IntentId) -> Result<Found, IntentId> {
+        match self.app.provider.cancel(&self.charge, &intent, self.lease).await {
+            Outcome::Settled(found) => Ok(found),
+            Outcome::NotExecuted(_) | Outcome::Unknown(_) => Err(intent),
+        }
+    }
+
+    /// Within the window nothing but a missing return URL makes us cancel; after it, it is the closing of the charge.
+    fn why_canceled(&self) -> Failure {
+        let within = self.operation.progress.age < self.app.settings.windows.charge;
+        if within && self.payment.request.return_url.is_none() {
+            Failure::authentication_required()
+        } else {
+            Failure::provider_unavailable()
+        }
+    }
+
+    fn note_credentials<T>(&self, outcome: &Outcome<T>) {
+        match outcome {
+            Outcome::NotExecuted(NotExecuted::Misconfigured) => self.app.credentials.refused(),
+            Outcome::Settled(_) => self.app.credentials.accepted(),
+            Outcome::NotExecuted(_) | Outcome::Unknown(_) => {}
+        }
     }
 }
 
@@ -220,14 +233,6 @@ fn unknown(why: Unknown) -> Verdict {
         Unknown::Contradicted(contradiction) => (Open::Contradicted(contradiction.field), None),
     };
     Verdict::Open { why, intent }
-}
-
-fn note_credentials<T>(app: &App, outcome: &Outcome<T>) {
-    match outcome {
-        Outcome::NotExecuted(NotExecuted::Misconfigured) => app.credentials.refused(),
-        Outcome::Settled(_) => app.credentials.accepted(),
-        Outcome::NotExecuted(_) | Outcome::Unknown(_) => {}
-    }
 }
 
 async fn settle(
@@ -311,18 +316,4 @@ async fn pause(app: &App, operation: &Operation, lease: &Lease, why: &Open, inte
 fn full_jitter(attempts: u32) -> Duration {
     let bound = PAUSE.saturating_mul(2_u32.saturating_pow(attempts)).min(LONGEST_PAUSE);
     rand::rng().random_range(Duration::ZERO..=bound)
-}
-
-fn charge_of(operation: &Operation, payment: &Payment) -> Charge {
-    let request = &payment.request;
-    Charge {
-        operation_id: operation.id,
-        payment_id: payment.id,
-        merchant_id: payment.merchant_id,
-        money: request.money,
-        capture: request.capture,
-        payment_method: request.payment_method.clone(),
-        statement_descriptor: request.statement_descriptor.clone(),
-        return_url: request.return_url.clone(),
-    }
 }
