@@ -38,8 +38,9 @@ fn build(profile: Profile) -> Result<PathBuf> {
     lock.lock()?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    // everything but ourselves, as `make run` builds it
-    command.args(["build", "--workspace", "--exclude", "e2e", "--bins", "--quiet"]).current_dir(root);
+    // the very build that make does, drills included: any other choice of packages has other features, and builds half
+    // of the dependencies again
+    command.args(["build", "--workspace", "--bins", "--quiet"]).current_dir(root);
     let directory = match profile {
         Profile::Debug => "debug",
         Profile::Release => {
