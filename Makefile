@@ -8,7 +8,7 @@ SQLX := $(TOOLS)/bin/cargo-sqlx
 SQUAWK := $(TOOLS)/python/bin/squawk
 WITH_DATABASE := cargo run --quiet --package devstack --example with_database --
 # One choice of packages for every build: another has other features, and builds half of the dependencies again.
-DRILL := cargo build --release --workspace --bins && PAYWRIGHT_BIN_DIR=target/release target/release
+DRILL := cargo build --release --workspace --bins && PAYWRIGHT_BIN_DIR=target/release target/release/drill
 
 .PHONY: help run test ci fmt lint docs lint-migrations check-sqlx sqlx race storm hangups pages bench
 
@@ -43,19 +43,19 @@ sqlx: $(SQLX) ## Write .sqlx anew, after a query or a migration changed
 	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(WITH_DATABASE) cargo sqlx prepare --workspace -- --all-targets
 
 race: ## 500 rounds of 50 simultaneous creates through two processes: one charge each
-	$(DRILL)/drill-race
+	$(DRILL) race
 
 storm: ## Kill the service 100 times under load while the provider loses answers
-	$(DRILL)/drill-kills
+	$(DRILL) kills
 
 hangups: ## 1,000 callers that hang up in the middle
-	$(DRILL)/drill-hangups
+	$(DRILL) hangups
 
 pages: ## Is page 2,000 as fast as page 1?
-	$(DRILL)/drill-pages
+	$(DRILL) pages
 
 bench: ## Payments per second, beside pgbench with the same statements
-	$(DRILL)/drill-bench
+	$(DRILL) bench
 
 $(SQLX):
 	cargo install sqlx-cli --version 0.9.0 --locked --debug --no-default-features --features postgres,rustls \

@@ -5,7 +5,7 @@
 //! having waited for a lease, and the service must still be able to use every connection of its pool at the same time.
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::Args;
 use e2e::{Api, Figures, Profile, World, WorldOptions, eventually, payment};
 use rand::Rng;
 use serde_json::json;
@@ -29,17 +29,20 @@ const AT_ONCE: usize = 10;
 const STUCK: Duration = Duration::from_secs(1);
 
 /// Callers that hang up in the middle of a create: everything is finished, nothing is leaked.
-#[derive(Debug, Parser)]
-#[command(after_help = "Example: drill-hangups --callers 200")]
-struct Options {
+#[derive(Debug, Args)]
+#[command(after_help = "Example: drill hangups --callers 200")]
+pub struct Options {
     /// How many callers hang up
     #[arg(long, default_value_t = 1000)]
     callers: usize,
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    let Options { callers } = Options::parse();
+/// Runs the drill.
+///
+/// # Errors
+/// It cannot be run, or a bound is missed.
+pub async fn run(options: Options) -> Result<()> {
+    let Options { callers } = options;
     let world = WorldOptions::default()
         .profile(Profile::Release)
         .set("PAYWRIGHT_LEASE", &format!("{}s", LEASE.as_secs()))

@@ -6,13 +6,13 @@
 //! provider's ledger, and what the clients remember of every answer.
 
 use anyhow::Result;
-use clap::Parser;
+use clap::Args;
 use e2e::{Profile, Storm};
 
 /// Kill services under load while the provider loses answers, and compare what everybody remembers.
-#[derive(Debug, Parser)]
-#[command(after_help = "Example: drill-kills --kills 10 --rate 120")]
-struct Options {
+#[derive(Debug, Args)]
+#[command(after_help = "Example: drill kills --kills 10 --rate 120")]
+pub struct Options {
     /// How often a service is killed
     #[arg(long, default_value_t = 100)]
     kills: usize,
@@ -24,9 +24,12 @@ struct Options {
     rate: f64,
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    let Options { kills, services, rate } = Options::parse();
+/// Runs the drill.
+///
+/// # Errors
+/// It cannot be run, or a bound is missed.
+pub async fn run(options: Options) -> Result<()> {
+    let Options { kills, services, rate } = options;
     let storm = Storm { kills, services, rate, ..Storm::default() };
     let mut world = storm.world(Profile::Release).start().await?;
     let figures = storm.blow(&mut world).await?.figures();

@@ -6,7 +6,7 @@
 //! or for any.
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::Args;
 use e2e::{Api, Figures, Profile, Statement, World, WorldOptions};
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
@@ -19,9 +19,9 @@ const LIMIT: usize = 50;
 const RATIO: f64 = 1.2;
 
 /// Write many payments, walk to the last page, compare it with the first.
-#[derive(Debug, Parser)]
-#[command(after_help = "Example: drill-pages --payments 10000")]
-struct Options {
+#[derive(Debug, Args)]
+#[command(after_help = "Example: drill pages --payments 10000")]
+pub struct Options {
     /// How many payments there are
     #[arg(long, default_value_t = 100_000)]
     payments: usize,
@@ -30,9 +30,11 @@ struct Options {
     requests: usize,
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    let options = Options::parse();
+/// Runs the drill.
+///
+/// # Errors
+/// It cannot be run, or a bound is missed.
+pub async fn run(options: Options) -> Result<()> {
     let world = WorldOptions::default().profile(Profile::Release).start().await?;
     fill(&world, options.payments).await?;
     let mut figures = Figures::default();

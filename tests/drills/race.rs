@@ -5,13 +5,13 @@
 //! database and one charge in the provider's ledger, and every caller must hear what it is promised.
 
 use anyhow::Result;
-use clap::Parser;
+use clap::Args;
 use e2e::{Contest, Profile, WorldOptions, race};
 
 /// Simultaneous creates through two processes: one payment and one charge each round.
-#[derive(Debug, Parser)]
-#[command(after_help = "Example: drill-race --rounds 20")]
-struct Options {
+#[derive(Debug, Args)]
+#[command(after_help = "Example: drill race --rounds 20")]
+pub struct Options {
     /// How many rounds of each kind
     #[arg(long, default_value_t = 500)]
     rounds: usize,
@@ -20,9 +20,11 @@ struct Options {
     callers: usize,
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    let options = Options::parse();
+/// Runs the drill.
+///
+/// # Errors
+/// It cannot be run, or a bound is missed.
+pub async fn run(options: Options) -> Result<()> {
     let world = WorldOptions::default().instances(2).profile(Profile::Release).start().await?;
     let mut verdicts = Vec::new();
     for (contest, name) in [(Contest::OneKey, "one key"), (Contest::OneReference, "one reference")] {

@@ -8,7 +8,7 @@ mod load;
 mod pgbench;
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::Args;
 use cpu::{Cpu, Pids};
 use devstack::{Stack, StackOptions};
 use e2e::{Figures, Profile, programs};
@@ -25,9 +25,9 @@ use tempfile::TempDir;
 const WARM_UP: Duration = Duration::from_secs(2);
 
 /// Payments per second, beside pgbench with the same two statements.
-#[derive(Debug, Parser)]
-#[command(after_help = "Example: drill-bench --seconds 5 --connections 128")]
-struct Options {
+#[derive(Debug, Args)]
+#[command(after_help = "Example: drill bench --seconds 5 --connections 128")]
+pub struct Options {
     /// How long each of the measurements takes
     #[arg(long, default_value_t = 10)]
     seconds: u64,
@@ -48,9 +48,11 @@ struct Turn {
     cpu: Cpu,
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    let options = Options::parse();
+/// Runs the drill.
+///
+/// # Errors
+/// It cannot be run, or a bound is missed.
+pub async fn run(options: Options) -> Result<()> {
     let programs = tokio::task::spawn_blocking(|| programs(Profile::Release)).await??;
     let directory = directory()?;
     // no database of the tests: theirs forgets what it committed when the power fails
