@@ -11,14 +11,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use devstack::port::Port;
-use devstack::postgres::{self, Cluster, Durability, Installation, Postgres, Source, Wanted};
+use devstack::postgres::{self, Cluster, Durability, Installation, Postgres, Wanted};
 use devstack::silent;
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 
 async fn installation() -> Installation {
-    let wanted = Wanted { source: Some(Source::Binaries), ..Wanted::default() };
-    match postgres::find(&wanted, silent).await.unwrap() {
+    match postgres::find(&Wanted::default(), silent).await.unwrap() {
         Postgres::Installed(installation) => installation,
         Postgres::Url(url) => panic!("asked for programs, got {url}"),
     }

@@ -13,6 +13,10 @@ use tokio::task::spawn_blocking;
 use super::{Installation, binaries};
 use crate::Report;
 
+/// Where the package puts its programs, by version.
+const INSTALLED: &str = "/usr/lib/postgresql";
+/// Held while root installs.
+const INSTALL_LOCK: &str = "/run/payments-devstack.lock";
 /// Where Debian's cluster tool reads further settings from.
 const CREATE_CLUSTER_SETTINGS: &str = "/etc/postgresql-common/createcluster.d";
 
@@ -33,6 +37,12 @@ pub(super) async fn install(report: Report) -> Result<Installation> {
 }
 
 async fn install_for_all(report: Report) -> Result<Installation> {
+    let lock = OpenOptions::new().create(true).append(true).open(INSTALL_LOCK)?;
+    // apt-get would refuse whoever comes second; here it waits, and finds what the first installed.
+    let _lock = spawn_blocking(move || lock.lock().map(|()| lock)).await??;
+    if let Ok(installed) = newest(INSTALLED.as_ref(), None) {
+        return Ok(installed);
+    }
     report("PostgreSQL is not installed: installing the package postgresql with apt-get (takes a minute)");
     // Without this the package would create and start a cluster that nobody asked for.
     fs::create_dir_all(CREATE_CLUSTER_SETTINGS)?;
@@ -47,7 +57,7 @@ async fn install_for_all(report: Report) -> Result<Installation> {
         "postgresql".into(),
     ])
     .await?;
-    newest(Path::new("/usr/lib/postgresql"), None)
+    newest(INSTALLED.as_ref(), None)
 }
 
 /// Does what apt does, short of being root: downloads the packages that are missing and unpacks them.
