@@ -33,10 +33,7 @@ pub struct Store {
 
 impl Store {
     /// A store on at most so many connections. It connects when first used, so a database that is not there yet does
-    /// not stop the program.
-    ///
-    /// # Errors
-    /// The URL cannot be read.
+    /// not stop the program. It is to be called within a tokio runtime.
     pub fn open(options: PgConnectOptions, connections: u32) -> Self {
         // the server gives up before the caller does, so that no statement outlives everybody who waits for it
         let options = options.application_name("payments").options([
