@@ -84,9 +84,11 @@ impl Audit {
                 _ => {}
             }
         }
-        let open: i64 = sqlx::query_scalar("SELECT count(*) FROM operations WHERE settled_at IS NULL")
-            .fetch_one(pool)
-            .await?;
+        let open: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM operations WHERE settled_at IS NULL AND idempotency_key IS NOT NULL",
+        )
+        .fetch_one(pool)
+        .await?;
         audit.open = usize::try_from(open)?;
         let broken: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM payments p LEFT JOIN (

@@ -50,8 +50,8 @@ mod tests {
 
     #[test]
     fn a_statement_is_found_by_its_text() {
-        let claim = Statement::find(|text| text.starts_with("WITH claimed AS")).unwrap();
-        assert_eq!(claim.parameters[..4], ["uuid", "uuid", "uuid", "text"]);
+        let claim = Statement::find(|text| text.contains("INSERT INTO refunds")).unwrap();
+        assert_eq!(claim.parameters[..5], ["uuid", "uuid", "uuid", "uuid", "text"]);
         assert!(Statement::find(|_| false).is_err());
         assert!(Statement::find(|_| true).is_err());
     }

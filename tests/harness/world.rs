@@ -128,12 +128,14 @@ impl World {
         eventually(bound, "every operation settled", async || Ok(self.open_operations().await? == 0)).await
     }
 
-    /// How many operations have no outcome.
+    /// How many operations that somebody asked for have no outcome.
     ///
     /// # Errors
     /// The database.
     pub async fn open_operations(&self) -> Result<i64> {
-        let count = sqlx::query_scalar("SELECT count(*) FROM operations WHERE settled_at IS NULL");
+        let count = sqlx::query_scalar(
+            "SELECT count(*) FROM operations WHERE settled_at IS NULL AND idempotency_key IS NOT NULL",
+        );
         Ok(count.fetch_one(&self.pool).await?)
     }
 

@@ -1,11 +1,14 @@
-//! What callers are told: the JSON of a payment, and the answer that an operation ends in.
+//! What callers are told: the JSON of payments, refunds and events, and the answer that an operation ends in.
 //!
 //! The answer is rendered once, when the operation settles, and stored. Whoever settles it, the first request or a worker
 //! in another process, renders it here, and whoever asks again gets the stored bytes.
 
-use crate::http::error::{Code, Problem};
+use crate::problem::{Code, Problem};
 use domain::id::TraceId;
-use domain::payment::{Payment, PendingOperation, Status};
+use domain::payment::{Metadata, Payment, PendingOperation, State, Status};
+use domain::provider::Failure;
+use domain::refund::{Refund, RefundReason, RefundStatus};
+use persistence::events::RecordedEvent;
 use persistence::idempotency::StoredAnswer;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -34,6 +37,12 @@ pub fn rfc3339(at: OffsetDateTime) -> String {
 #[must_use]
 pub fn payment_location(payment: &Payment) -> String {
     format!("/v1/payments/{}", payment.id)
+}
+
+/// Where a refund can be read.
+#[must_use]
+pub fn refund_location(refund: &Refund) -> String {
+    format!("/v1/refunds/{}", refund.id)
 }
 
 /// A payment as callers see it. Every field is always there.
@@ -104,12 +113,8 @@ impl<'a> From<&'a Payment> for PaymentBody<'a> {
                 .as_ref()
                 .map(domain::text::StatementDescriptor::as_str),
             return_url: request.return_url.as_ref().map(domain::text::ReturnUrl::as_str),
-            metadata: request.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
-            failure: payment.failure.as_ref().map(|failure| FailureBody {
-                code: &failure.code,
-                message: &failure.message,
-                decline_code: failure.decline_code.as_deref(),
-            }),
+            metadata: metadata(&request.metadata),
+            failure: payment.failure.as_ref().map(FailureBody::from),
             next_action: payment
                 .redirect_url
                 .as_deref()
@@ -120,21 +125,153 @@ impl<'a> From<&'a Payment> for PaymentBody<'a> {
     }
 }
 
+impl<'a> From<&'a Failure> for FailureBody<'a> {
+    fn from(failure: &'a Failure) -> Self {
+        Self { code: &failure.code, message: &failure.message, decline_code: failure.decline_code.as_deref() }
+    }
+}
+
+fn metadata(metadata: &Metadata) -> BTreeMap<&str, &str> {
+    metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()
+}
+
+/// A refund as callers see it. Every field is always there.
+#[derive(Debug, Serialize)]
+pub struct RefundBody<'a> {
+    id: Uuid,
+    payment_id: Uuid,
+    amount: i64,
+    currency: &'static str,
+    reason: Option<&'static str>,
+    metadata: BTreeMap<&'a str, &'a str>,
+    status: &'static str,
+    failure: Option<FailureBody<'a>>,
+    created_at: String,
+    updated_at: String,
+}
+
+impl<'a> From<&'a Refund> for RefundBody<'a> {
+    fn from(refund: &'a Refund) -> Self {
+        Self {
+            id: refund.id.0,
+            payment_id: refund.payment_id.0,
+            amount: refund.money.amount().get(),
+            currency: refund.money.currency().code(),
+            reason: refund.reason.map(RefundReason::name),
+            metadata: metadata(&refund.metadata),
+            status: refund.status.name(),
+            failure: refund.failure.as_ref().map(FailureBody::from),
+            created_at: rfc3339(refund.created_at),
+            updated_at: rfc3339(refund.updated_at),
+        }
+    }
+}
+
+/// An entry of the audit trail as callers see it.
+#[derive(Debug, Serialize)]
+pub struct EventBody<'a> {
+    id: Uuid,
+    payment_id: Uuid,
+    sequence: i32,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    occurred_at: String,
+    trace_id: String,
+    actor: &'a str,
+    data: &'a serde_json::Value,
+}
+
+impl<'a> From<&'a RecordedEvent> for EventBody<'a> {
+    fn from(event: &'a RecordedEvent) -> Self {
+        Self {
+            id: event.id.0,
+            payment_id: event.payment_id.0,
+            sequence: event.sequence,
+            kind: &event.kind,
+            occurred_at: rfc3339(event.occurred_at),
+            trace_id: event.trace_id.to_string(),
+            actor: &event.actor,
+            data: &event.data,
+        }
+    }
+}
+
 /// The answer that a create ends in: 201 with the payment, or 402 with the payment inside of a problem.
 ///
 /// # Errors
 /// A value that cannot be written as JSON: a fault of this program.
 pub fn created(payment: &Payment, trace_id: TraceId) -> Result<StoredAnswer, serde_json::Error> {
-    let body = PaymentBody::from(payment);
-    if payment.state.status() != Status::Failed {
-        return Ok(StoredAnswer {
+    match (payment.state.status(), &payment.failure) {
+        (Status::Failed, Some(failure)) => declined_payment(payment, failure, trace_id),
+        _ => Ok(StoredAnswer {
             status: 201,
             location: Some(payment_location(payment)),
-            body: serde_json::to_vec(&body)?,
-        });
+            body: serde_json::to_vec(&PaymentBody::from(payment))?,
+        }),
     }
-    let detail = payment.failure.as_ref().map_or("The payment was declined.", |failure| &failure.message);
-    let problem =
-        Problem::new(Code::PaymentDeclined, detail.to_owned()).with("payment", serde_json::to_value(&body)?);
-    Ok(StoredAnswer { status: 402, location: None, body: problem.body(&trace_id.to_string()) })
+}
+
+/// The answer that a capture or cancel ends in: 200 with the payment if that is what happened, 402 if the provider said
+/// no, 409 if it had moved on.
+///
+/// # Errors
+/// A value that cannot be written as JSON: a fault of this program.
+pub fn changed(
+    asked: PendingOperation,
+    payment: &Payment,
+    failure: Option<&Failure>,
+    trace_id: TraceId,
+) -> Result<StoredAnswer, serde_json::Error> {
+    let happened = match asked {
+        PendingOperation::Capture(amount) => payment.state == State::Captured { amount },
+        PendingOperation::Cancel => payment.state == State::Canceled,
+    };
+    match failure {
+        _ if happened => Ok(StoredAnswer {
+            status: 200,
+            location: None,
+            body: serde_json::to_vec(&PaymentBody::from(payment))?,
+        }),
+        Some(failure) => declined_payment(payment, failure, trace_id),
+        None => Ok(problem(&Problem::state_conflict(payment), trace_id)),
+    }
+}
+
+/// The answer that a refund ends in: 201 with the refund, or 402 with the refund inside of a problem.
+///
+/// # Errors
+/// A value that cannot be written as JSON: a fault of this program.
+pub fn refunded(refund: &Refund, trace_id: TraceId) -> Result<StoredAnswer, serde_json::Error> {
+    match (refund.status, &refund.failure) {
+        (RefundStatus::Failed, Some(failure)) => {
+            let object = serde_json::to_value(RefundBody::from(refund))?;
+            let declined = Problem::new(Code::RefundDeclined, failure.message.clone()).with("refund", object);
+            Ok(problem(&declined, trace_id))
+        }
+        _ => Ok(StoredAnswer {
+            status: 201,
+            location: Some(refund_location(refund)),
+            body: serde_json::to_vec(&RefundBody::from(refund))?,
+        }),
+    }
+}
+
+/// A capture that was declined leaves the payment as it was, so the reason is told beside it.
+fn declined_payment(
+    payment: &Payment,
+    failure: &Failure,
+    trace_id: TraceId,
+) -> Result<StoredAnswer, serde_json::Error> {
+    let declined = Problem::new(Code::PaymentDeclined, failure.message.clone())
+        .with("payment", serde_json::to_value(PaymentBody::from(payment))?)
+        .with("failure", serde_json::to_value(FailureBody::from(failure))?);
+    Ok(problem(&declined, trace_id))
+}
+
+fn problem(problem: &Problem, trace_id: TraceId) -> StoredAnswer {
+    StoredAnswer {
+        status: problem.status().as_u16(),
+        location: None,
+        body: problem.body(&trace_id.to_string()),
+    }
 }

@@ -310,6 +310,7 @@ impl Source {
             charge: self.required("PAYWRIGHT_CHARGE_WINDOW", positive_duration)?,
             key_retention: self.required("PAYWRIGHT_PROVIDER_KEY_RETENTION", positive_duration)?,
             attempt: provider.timeout,
+            action: self.required("PAYWRIGHT_ACTION_WINDOW", positive_duration)?,
         };
         if windows.lease <= provider.timeout.saturating_add(Duration::from_secs(5)) {
             let problem = "must exceed PAYWRIGHT_PROVIDER_TIMEOUT by more than 5s: an attempt must end within its lease";
@@ -319,8 +320,6 @@ impl Source {
             let problem = "must be at least 1h shorter than PAYWRIGHT_PROVIDER_KEY_RETENTION: a charge is closed while the provider still knows its key";
             return Err(wrong(named("PAYWRIGHT_CHARGE_WINDOW")?, problem));
         }
-        // read and checked although nothing waits for a customer yet: a wrong value is told at the first start
-        self.required("PAYWRIGHT_ACTION_WINDOW", positive_duration)?;
         Ok(Service {
             sync_wait: self.required("PAYWRIGHT_SYNC_WAIT", duration)?,
             request_timeout: self.required("PAYWRIGHT_REQUEST_TIMEOUT", positive_duration)?,

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod http;
 pub mod middleware;
+pub mod problem;
 pub mod server;
 pub mod state;
 pub mod telemetry;

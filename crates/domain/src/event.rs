@@ -27,9 +27,33 @@ pub enum EventType {
     CancelFailed,
     /// The provider answered something that cannot belong to this payment. A person has to look.
     Contradicted,
+    /// A refund was asked for, and its amount counts as refunded.
+    RefundCreated,
+    /// The money is on its way back.
+    RefundSucceeded,
+    /// No money went back, or it returned. Its amount counts as refunded no longer.
+    RefundFailed,
 }
 
 impl EventType {
+    /// Every type there is.
+    pub const ALL: [Self; 14] = [
+        Self::Created,
+        Self::Authorized,
+        Self::Captured,
+        Self::RequiresAction,
+        Self::Canceled,
+        Self::Failed,
+        Self::CaptureRequested,
+        Self::CaptureFailed,
+        Self::CancelRequested,
+        Self::CancelFailed,
+        Self::Contradicted,
+        Self::RefundCreated,
+        Self::RefundSucceeded,
+        Self::RefundFailed,
+    ];
+
     /// The name callers see.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -45,6 +69,9 @@ impl EventType {
             Self::CancelRequested => "payment.cancel_requested",
             Self::CancelFailed => "payment.cancel_failed",
             Self::Contradicted => "payment.contradicted",
+            Self::RefundCreated => "refund.created",
+            Self::RefundSucceeded => "refund.succeeded",
+            Self::RefundFailed => "refund.failed",
         }
     }
 }

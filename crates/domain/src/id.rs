@@ -38,6 +38,10 @@ id!(
     PaymentId
 );
 id!(
+    /// A refund.
+    RefundId
+);
+id!(
     /// One piece of work at the provider. Its text is the idempotency key that the provider sees, at every attempt.
     OperationId
 );

@@ -1,7 +1,9 @@
 //! The caller's idempotency key (IETF draft "The Idempotency-Key HTTP Header Field"), and the fingerprint that tells
 //! the same request from another.
 
-use crate::payment::{CaptureMethod, NewPayment};
+use crate::money::Amount;
+use crate::payment::{CaptureMethod, Metadata, NewPayment};
+use crate::refund::{NewRefund, RefundReason};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
@@ -88,9 +90,31 @@ impl Fingerprint {
             request.statement_descriptor.as_ref().map(super::text::StatementDescriptor::as_str),
         );
         fields.put_some("return_url", request.return_url.as_ref().map(super::text::ReturnUrl::as_str));
-        for (key, value) in &request.metadata {
-            fields.put(format!("metadata.{}", key.as_str()), value.as_str());
-        }
+        fields.put_metadata(&request.metadata);
+        fields.digest()
+    }
+
+    /// Of `POST /v1/payments/{id}/capture`. `path` as it was sent: it names the payment.
+    #[must_use]
+    pub fn of_capture(path: &str, amount: Option<Amount>) -> Self {
+        let mut fields = Fields::new("POST", path);
+        fields.put_amount(amount);
+        fields.digest()
+    }
+
+    /// Of `POST /v1/payments/{id}/cancel`.
+    #[must_use]
+    pub fn of_cancel(path: &str) -> Self {
+        Fields::new("POST", path).digest()
+    }
+
+    /// Of `POST /v1/payments/{id}/refunds`.
+    #[must_use]
+    pub fn of_refund(path: &str, request: &NewRefund) -> Self {
+        let mut fields = Fields::new("POST", path);
+        fields.put_amount(request.amount);
+        fields.put_some("reason", request.reason.map(RefundReason::name));
+        fields.put_metadata(&request.metadata);
         fields.digest()
     }
 
@@ -120,6 +144,18 @@ impl Fields {
     fn put_some(&mut self, name: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.put(name, value);
+        }
+    }
+
+    fn put_amount(&mut self, amount: Option<Amount>) {
+        if let Some(amount) = amount {
+            self.put("amount", amount.get().to_string());
+        }
+    }
+
+    fn put_metadata(&mut self, metadata: &Metadata) {
+        for (key, value) in metadata {
+            self.put(format!("metadata.{}", key.as_str()), value.as_str());
         }
     }
 
@@ -200,6 +236,25 @@ mod tests {
         noted.metadata.insert(MetadataKey::parse("a").unwrap(), MetadataValue::parse("b").unwrap());
         for other in [manual, described, noted] {
             assert_ne!(Fingerprint::of_payment(&other), base);
+        }
+    }
+
+    #[test]
+    fn what_is_done_to_a_payment_differs_by_payment_verb_and_fields() {
+        let amount = |minor| Some(Amount::new(minor).unwrap());
+        let refund = |amount, reason| NewRefund { amount, reason, metadata: Metadata::new() };
+        let all = [
+            Fingerprint::of_capture("/v1/payments/1/capture", None),
+            Fingerprint::of_capture("/v1/payments/1/capture", amount(1)),
+            Fingerprint::of_capture("/v1/payments/1/capture", amount(2)),
+            Fingerprint::of_capture("/v1/payments/2/capture", None),
+            Fingerprint::of_cancel("/v1/payments/1/cancel"),
+            Fingerprint::of_refund("/v1/payments/1/refunds", &refund(None, None)),
+            Fingerprint::of_refund("/v1/payments/1/refunds", &refund(amount(1), None)),
+            Fingerprint::of_refund("/v1/payments/1/refunds", &refund(None, Some(RefundReason::Duplicate))),
+        ];
+        for (at, one) in all.iter().enumerate() {
+            assert!(all.iter().skip(at + 1).all(|other| other != one), "{at}");
         }
     }
 

@@ -6,6 +6,7 @@
 //! | [`text`] | one type per meaning of text; invalid values cannot be built |
 //! | [`id`] | identifiers |
 //! | [`payment`] | a payment, its states, and the one table of legal transitions |
+//! | [`refund`] | a refund, its states and transitions |
 //! | [`operation`] | work on a payment that must be finished exactly once: lease, and what to do next |
 //! | [`event`] | the audit trail |
 //! | [`idempotency`] | the caller's key, and the fingerprint that tells one request from another |
@@ -20,4 +21,5 @@ pub mod money;
 pub mod operation;
 pub mod payment;
 pub mod provider;
+pub mod refund;
 pub mod text;

@@ -1,7 +1,9 @@
 //! Work on a payment that must be finished exactly once, whoever finishes it.
 
 use crate::event::Actor;
-use crate::id::{MerchantId, OperationId, PaymentId, TraceId};
+use crate::id::{MerchantId, OperationId, PaymentId, RefundId, TraceId};
+use crate::payment::Payment;
+use crate::refund::Refund;
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 
@@ -44,6 +46,17 @@ impl Lease {
 pub enum OperationKind {
     /// The first charge of a payment.
     Charge,
+    /// The capture that the payment's state names.
+    Capture,
+    /// The cancel that the payment's state names.
+    Cancel,
+    /// A refund.
+    Refund(RefundId),
+    /// Nobody asked for it: looks whether the provider has moved on with a payment that waits for the customer or is
+    /// only held.
+    WatchPayment,
+    /// Nobody asked for it: looks whether the bank takes a refund back.
+    WatchRefund(RefundId),
 }
 
 impl OperationKind {
@@ -52,6 +65,34 @@ impl OperationKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Charge => "charge",
+            Self::Capture => "capture",
+            Self::Cancel => "cancel",
+            Self::Refund(_) => "refund",
+            Self::WatchPayment => "watch_payment",
+            Self::WatchRefund(_) => "watch_refund",
+        }
+    }
+
+    /// Reads a name, and the refund that some kinds have.
+    #[must_use]
+    pub fn parse(name: &str, refund: Option<RefundId>) -> Option<Self> {
+        match (name, refund) {
+            ("charge", None) => Some(Self::Charge),
+            ("capture", None) => Some(Self::Capture),
+            ("cancel", None) => Some(Self::Cancel),
+            ("refund", Some(id)) => Some(Self::Refund(id)),
+            ("watch_payment", None) => Some(Self::WatchPayment),
+            ("watch_refund", Some(id)) => Some(Self::WatchRefund(id)),
+            _ => None,
+        }
+    }
+
+    /// The refund it is about.
+    #[must_use]
+    pub const fn refund(self) -> Option<RefundId> {
+        match self {
+            Self::Refund(id) | Self::WatchRefund(id) => Some(id),
+            Self::Charge | Self::Capture | Self::Cancel | Self::WatchPayment => None,
         }
     }
 }
@@ -75,6 +116,19 @@ pub struct Operation {
     pub created_at: OffsetDateTime,
     /// How far it got.
     pub progress: Progress,
+}
+
+/// An operation under a lease, and what it is about as it stood when the lease was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leased {
+    /// What is to be done.
+    pub operation: Operation,
+    /// The right to do it.
+    pub lease: Lease,
+    /// The payment.
+    pub payment: Payment,
+    /// The refund, if the operation is about one.
+    pub refund: Option<Refund>,
 }
 
 /// How far an operation got, as far as it matters for what to do next.
@@ -106,6 +160,8 @@ pub struct Windows {
     pub key_retention: Duration,
     /// How long one attempt at the provider takes at most.
     pub attempt: Duration,
+    /// How long a payment waits for the customer.
+    pub action: Duration,
 }
 
 impl Windows {
@@ -156,6 +212,32 @@ pub fn is_absent(progress: &Progress, windows: &Windows) -> bool {
     progress.absent_for.is_some_and(|since| since >= windows.lease)
 }
 
+/// Whether a capture, cancel or refund looks what the provider has before it is sent again: its key brings a stored
+/// error for ever, or the provider may have forgotten the key, and the same request would be a second one.
+#[must_use]
+pub fn looks_first(progress: &Progress, windows: &Windows) -> bool {
+    let forgotten = progress.age.saturating_add(windows.lease) >= windows.key_retention;
+    forgotten || progress.server_errors >= LOOK_UP_AFTER
+}
+
+/// How long a refund that succeeded is watched: a bank that cannot place the money returns it within this (Stripe,
+/// "Refunds", failed refunds: up to 30 days).
+pub const REFUND_WATCHED_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How long to rest before asking again about what somebody is about to end: a customer who confirms, a provider that
+/// works on it. The longer it took already, the longer.
+#[must_use]
+pub fn rest_while_waiting(age: Duration) -> Duration {
+    (age / 8).clamp(Duration::from_millis(500), Duration::from_secs(30))
+}
+
+/// How long to rest before looking again at what may change in days: a hold that expires, a refund that comes back.
+/// That is about forty looks in a week.
+#[must_use]
+pub fn rest_of_watch(age: Duration) -> Duration {
+    (age / 2).clamp(Duration::from_secs(1), Duration::from_secs(12 * 3600))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +248,7 @@ mod tests {
         charge: Duration::from_secs(30 * 60),
         key_retention: Duration::from_secs(24 * 3600),
         attempt: Duration::from_secs(5),
+        action: Duration::from_secs(3600),
     };
 
     fn step(age: u64, server_errors: u8, intent_known: bool) -> Step {
@@ -196,6 +279,51 @@ mod tests {
     fn a_key_that_may_be_forgotten_is_never_posted_again() {
         assert_eq!(step(24 * 3600 - 16, 0, false), Step::Close);
         assert_eq!(step(24 * 3600 - 15, 0, false), Step::Decide);
+    }
+
+    #[test]
+    fn a_key_that_no_longer_helps_is_looked_behind() {
+        let looks = |age, server_errors| {
+            let progress = Progress { age: Duration::from_secs(age), server_errors, ..Progress::default() };
+            looks_first(&progress, &WINDOWS)
+        };
+        assert!(!looks(3600, 2));
+        assert!(looks(1, 3));
+        assert!(!looks(24 * 3600 - 16, 0));
+        assert!(looks(24 * 3600 - 15, 0));
+    }
+
+    #[test]
+    fn a_watch_rests_longer_the_longer_nothing_happens() {
+        let seconds = Duration::from_secs;
+        assert_eq!(rest_while_waiting(seconds(0)), Duration::from_millis(500));
+        assert_eq!(rest_while_waiting(seconds(80)), seconds(10));
+        assert_eq!(rest_while_waiting(seconds(3600)), seconds(30));
+        assert_eq!(rest_of_watch(seconds(0)), seconds(1));
+        assert_eq!(rest_of_watch(REFUND_WATCHED_FOR), seconds(12 * 3600));
+        let (mut age, mut looks) = (seconds(0), 0);
+        while age < seconds(7 * 24 * 3600) {
+            age += rest_of_watch(age);
+            looks += 1;
+        }
+        assert!((30..=45).contains(&looks), "{looks}");
+    }
+
+    #[test]
+    fn kinds_are_read_back() {
+        let id = RefundId(uuid::Uuid::nil());
+        for kind in [
+            OperationKind::Charge,
+            OperationKind::Capture,
+            OperationKind::Cancel,
+            OperationKind::Refund(id),
+            OperationKind::WatchPayment,
+            OperationKind::WatchRefund(id),
+        ] {
+            assert_eq!(OperationKind::parse(kind.name(), kind.refund()), Some(kind));
+        }
+        assert_eq!(OperationKind::parse("refund", None), None);
+        assert_eq!(OperationKind::parse("charge", Some(id)), None);
     }
 
     #[test]

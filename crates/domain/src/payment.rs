@@ -1,9 +1,10 @@
 //! A payment, its states, and the one table of legal transitions.
 
 use crate::event::EventType;
-use crate::id::{MerchantId, PaymentId};
-use crate::money::{Amount, Money};
+use crate::id::{MerchantId, PaymentId, RefundId};
+use crate::money::{Amount, AmountError, Money};
 use crate::provider::{Failure, IntentId};
+use crate::refund::{NewRefund, Refund, RefundStatus};
 use crate::text::{
     Description, Email, MetadataKey, MetadataValue, PaymentMethod, PersonName, Reference, ReturnUrl,
     StatementDescriptor,
@@ -269,6 +270,20 @@ pub struct IllegalTransition {
     pub change: Change,
 }
 
+/// Why a merchant's request cannot be granted as the payment stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The payment's state does not allow it.
+    State,
+    /// More than there is.
+    TooLarge {
+        /// Minor units that could be asked for.
+        most: i64,
+    },
+    /// Not an amount of the payment's currency.
+    Amount(AmountError),
+}
+
 /// A legal step from one state to the next. Only [`Payment::transition`] makes one, and the store writes nothing else:
 /// whatever is in the database went through the table there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -314,6 +329,62 @@ impl Payment {
             created_at: at,
             updated_at: at,
         }
+    }
+
+    /// Minor units that a refund may still ask for.
+    #[must_use]
+    pub const fn refundable(&self) -> i64 {
+        self.state.amount_captured().saturating_sub(self.amount_refunded)
+    }
+
+    /// Asks to capture so much, or all of it. What is not captured is released.
+    ///
+    /// # Errors
+    /// The payment is not held, or something is asked for already; more than was authorised.
+    pub fn request_capture(&self, amount: Option<Amount>) -> Result<Transition, Refusal> {
+        let all = self.request.money.amount();
+        let asked = amount.unwrap_or(all);
+        // the state is judged before the amount
+        self.transition(Change::CaptureRequested(all)).map_err(|_| Refusal::State)?;
+        if asked > all {
+            return Err(Refusal::TooLarge { most: all.get() });
+        }
+        Money::new(asked, self.request.money.currency()).map_err(Refusal::Amount)?;
+        self.transition(Change::CaptureRequested(asked)).map_err(|_| Refusal::State)
+    }
+
+    /// Asks to release what is held, or to wait for the customer no longer.
+    ///
+    /// # Errors
+    /// There is nothing to cancel, or something is asked for already.
+    pub fn request_cancel(&self) -> Result<Transition, Refusal> {
+        self.transition(Change::CancelRequested).map_err(|_| Refusal::State)
+    }
+
+    /// Asks to give so much back, or all that is left.
+    ///
+    /// # Errors
+    /// No money moved; more than is left, open refunds counted as refunded.
+    pub fn request_refund(&self, new: NewRefund, at: OffsetDateTime) -> Result<Refund, Refusal> {
+        let State::Captured { .. } = self.state else { return Err(Refusal::State) };
+        let most = self.refundable();
+        let asked = new.amount.or_else(|| Amount::new(most).ok()).ok_or(Refusal::TooLarge { most })?;
+        if asked.get() > most {
+            return Err(Refusal::TooLarge { most });
+        }
+        Ok(Refund {
+            id: RefundId::at(at),
+            merchant_id: self.merchant_id,
+            payment_id: self.id,
+            money: Money::new(asked, self.request.money.currency()).map_err(Refusal::Amount)?,
+            reason: new.reason,
+            metadata: new.metadata,
+            status: RefundStatus::Processing,
+            failure: None,
+            object: None,
+            created_at: at,
+            updated_at: at,
+        })
     }
 
     /// The table of legal transitions.
@@ -494,6 +565,60 @@ pub(crate) mod tests {
             .transition(Change::Captured(Amount::new(1000).unwrap()))
             .unwrap();
         assert_eq!(step.to().status(), Status::Captured);
+    }
+
+    fn amount(minor: i64) -> Option<Amount> {
+        Some(Amount::new(minor).unwrap())
+    }
+
+    #[test]
+    fn a_capture_takes_all_unless_it_says_less() {
+        let held = payment(State::Authorized { pending: None }, CaptureMethod::Manual);
+        let pending = |asked| held.request_capture(asked).map(|step| step.to().pending());
+        assert_eq!(pending(None), Ok(amount(1000).map(PendingOperation::Capture)));
+        assert_eq!(pending(amount(1)), Ok(amount(1).map(PendingOperation::Capture)));
+        assert_eq!(pending(amount(1001)), Err(Refusal::TooLarge { most: 1000 }));
+    }
+
+    #[test]
+    fn the_state_is_judged_before_the_amount() {
+        let pending = State::Authorized { pending: Some(PendingOperation::Cancel) };
+        for state in [State::Processing, State::Canceled, State::Failed, pending] {
+            let payment = payment(state, CaptureMethod::Manual);
+            assert_eq!(payment.request_capture(amount(1001)), Err(Refusal::State), "{state:?}");
+            let too_much = NewRefund { amount: amount(1001), ..NewRefund::default() };
+            assert_eq!(
+                payment.request_refund(too_much, payment.created_at),
+                Err(Refusal::State),
+                "{state:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_refund_takes_what_is_left_unless_it_says_less() {
+        let captured = payment(State::Captured { amount: Amount::new(600).unwrap() }, CaptureMethod::Manual);
+        let refunded = |amount_refunded, asked| {
+            let payment = Payment { amount_refunded, ..captured.clone() };
+            let new = NewRefund { amount: asked, ..NewRefund::default() };
+            payment.request_refund(new, payment.created_at).map(|refund| refund.money.amount().get())
+        };
+        assert_eq!(refunded(0, None), Ok(600));
+        assert_eq!(refunded(200, None), Ok(400));
+        assert_eq!(refunded(200, amount(400)), Ok(400));
+        assert_eq!(refunded(200, amount(401)), Err(Refusal::TooLarge { most: 400 }));
+        assert_eq!(refunded(600, None), Err(Refusal::TooLarge { most: 0 }));
+    }
+
+    #[test]
+    fn parts_of_three_decimal_currencies_are_multiples_of_ten() {
+        let mut held = payment(State::Authorized { pending: None }, CaptureMethod::Manual);
+        held.request.money = Money::new(Amount::new(1000).unwrap(), Currency::parse("KWD").unwrap()).unwrap();
+        let refused = Refusal::Amount(AmountError::NotAMultipleOfTen);
+        assert_eq!(held.request_capture(amount(15)), Err(refused));
+        held.state = State::Captured { amount: Amount::new(1000).unwrap() };
+        let new = NewRefund { amount: amount(15), ..NewRefund::default() };
+        assert_eq!(held.request_refund(new, held.created_at), Err(refused));
     }
 
     #[test]

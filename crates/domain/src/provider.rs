@@ -4,10 +4,11 @@
 //! *settled* ends the operation; *not executed* and *unknown* are tried again with the same key. Nothing but the
 //! provider's own answer ever turns unknown into failed.
 
-use crate::id::{MerchantId, OperationId, PaymentId};
-use crate::money::Money;
+use crate::id::{MerchantId, OperationId, PaymentId, RefundId};
+use crate::money::{Amount, Money};
 use crate::operation::{Lease, Operation};
 use crate::payment::{CaptureMethod, Payment};
+use crate::refund::{Refund, RefundReason};
 use crate::text::{PaymentMethod, ReturnUrl, StatementDescriptor};
 use std::pin::Pin;
 use time::OffsetDateTime;
@@ -21,9 +22,6 @@ pub trait Provider: Send + Sync {
     /// Takes the charge's key for a request that charges nothing, so that the charge can never execute.
     fn close<'a>(&'a self, charge: &'a Charge, lease: &'a Lease) -> Answer<'a, Closed>;
 
-    /// Reads what became of a charge whose intent is known.
-    fn retrieve<'a>(&'a self, charge: &'a Charge, intent: &'a IntentId) -> Answer<'a, Found>;
-
     /// Searches a charge by its metadata among the provider's intents created `since`. `None`: there is none, which
     /// proves nothing while a request may still be on its way.
     fn find<'a>(
@@ -33,8 +31,40 @@ pub trait Provider: Send + Sync {
         lease: &'a Lease,
     ) -> Answer<'a, Option<Found>>;
 
-    /// Cancels the intent. An intent that can no longer be canceled answers with what it is.
-    fn cancel<'a>(&'a self, charge: &'a Charge, intent: &'a IntentId, lease: &'a Lease) -> Answer<'a, Found>;
+    /// Reads what an intent is.
+    fn retrieve<'a>(&'a self, target: &'a Target) -> Answer<'a, Found>;
+
+    /// Moves so much of what is held, and releases the rest. An intent that can no longer be captured answers with what
+    /// it is.
+    fn capture<'a>(
+        &'a self,
+        target: &'a Target,
+        amount: Amount,
+        operation: OperationId,
+        lease: &'a Lease,
+    ) -> Answer<'a, Found>;
+
+    /// Releases what is held, or makes sure that the intent never will hold anything. An intent that can no longer be
+    /// canceled answers with what it is. Without an operation it has no key: canceling twice is the same as once.
+    fn cancel<'a>(
+        &'a self,
+        target: &'a Target,
+        operation: Option<OperationId>,
+        lease: &'a Lease,
+    ) -> Answer<'a, Found>;
+
+    /// Gives money back. Repeating it with the same operation never gives it back twice while the provider remembers
+    /// the key.
+    fn refund<'a>(&'a self, order: &'a RefundOrder, lease: &'a Lease) -> Answer<'a, FoundRefund>;
+
+    /// Reads what became of a refund: by its id if that is known, or else among the refunds of the intent. `None`: there
+    /// is none, which proves nothing while a request may still be on its way.
+    fn find_refund<'a>(
+        &'a self,
+        order: &'a RefundOrder,
+        object: Option<&'a RefundObjectId>,
+        lease: &'a Lease,
+    ) -> Answer<'a, Option<FoundRefund>>;
 
     /// Asks for nothing in particular: does the provider take our credentials?
     fn check_credentials(&self) -> Answer<'_, ()>;
@@ -103,39 +133,52 @@ pub enum Unknown {
 /// What did not match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contradiction {
-    /// The object that was answered.
-    pub intent: Option<IntentId>,
+    /// The provider's id of the object that was answered.
+    pub object: String,
     /// The first thing that differed.
     pub field: &'static str,
 }
 
-/// The provider's id of a payment (Stripe: PaymentIntent, `pi_...`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IntentId(String);
+macro_rules! object_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $name(String);
 
-impl IntentId {
-    /// The provider's ids are opaque; only what could not be put into a path is refused.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let usable =
-            (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        usable.then(|| Self(text.to_owned()))
-    }
+        impl $name {
+            /// The provider's ids are opaque; only what could not be put into a path is refused.
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> {
+                let usable =
+                    (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+                usable.then(|| Self(text.to_owned()))
+            }
 
-    /// The id.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+            /// The id.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+    };
 }
 
-/// What a charge's intent is, at the provider, for the amount and currency asked for.
+object_id!(
+    /// The provider's id of a payment (Stripe: PaymentIntent, `pi_...`).
+    IntentId
+);
+object_id!(
+    /// The provider's id of a refund (Stripe: Refund, `re_...`).
+    RefundObjectId
+);
+
+/// What a payment's intent is, at the provider, for the amount and currency asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// The money is held.
     Authorized(IntentId),
-    /// The money moved.
-    Captured(IntentId),
+    /// So much of the money moved; the rest is released.
+    Captured(IntentId, Amount),
     /// The customer has to confirm; where, if the provider says so.
     RequiresAction(IntentId, Option<String>),
     /// The card's bank, or the provider, said no.
@@ -146,6 +189,17 @@ pub enum Found {
     Unconfirmed(IntentId),
     /// Released, or never to be confirmed.
     Canceled(IntentId),
+}
+
+/// What became of a refund at the provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FoundRefund {
+    /// The money is on its way.
+    Succeeded(RefundObjectId),
+    /// The provider works on it, or waits for somebody. It will know later.
+    Pending(RefundObjectId),
+    /// It will not happen, or was taken back.
+    Failed(Option<RefundObjectId>, Failure),
 }
 
 /// How closing a key went.
@@ -193,10 +247,92 @@ impl Failure {
         )
     }
 
+    /// The bank could not place the money, for a reason that the provider names.
+    #[must_use]
+    pub fn refund_failed(reason: Option<String>) -> Self {
+        Self {
+            code: reason.unwrap_or_else(|| "refund_failed".to_owned()),
+            ..Self::ours(
+                "",
+                "The customer's bank could not take the money back. It is with the merchant again.",
+            )
+        }
+    }
+
+    /// Somebody canceled the refund at the provider.
+    #[must_use]
+    pub fn refund_canceled() -> Self {
+        Self::ours("refund_canceled", "The refund was canceled at the payment provider. No money went back.")
+    }
+
     /// The provider refused the request.
     #[must_use]
     pub fn provider_rejected(message: String) -> Self {
         Self { message, ..Self::ours("provider_rejected", "") }
+    }
+}
+
+/// A payment's intent at the provider, and what it must agree with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The intent.
+    pub intent: IntentId,
+    /// Whose it must be.
+    pub merchant_id: MerchantId,
+    /// What it must be for.
+    pub payment_id: PaymentId,
+    /// How much of what it must be about.
+    pub money: Money,
+    /// When its money moves.
+    pub capture: CaptureMethod,
+}
+
+impl Target {
+    /// A payment's intent.
+    #[must_use]
+    pub fn of(payment: &Payment, intent: IntentId) -> Self {
+        Self {
+            intent,
+            merchant_id: payment.merchant_id,
+            payment_id: payment.id,
+            money: payment.request.money,
+            capture: payment.request.capture,
+        }
+    }
+}
+
+/// A refund as the provider gets to know it. The merchant's metadata is not part of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefundOrder {
+    /// The provider's idempotency key, and metadata.
+    pub operation_id: OperationId,
+    /// Metadata.
+    pub refund_id: RefundId,
+    /// Metadata.
+    pub payment_id: PaymentId,
+    /// Metadata.
+    pub merchant_id: MerchantId,
+    /// What is given back.
+    pub intent: IntentId,
+    /// How much of what.
+    pub money: Money,
+    /// Why.
+    pub reason: Option<RefundReason>,
+}
+
+impl RefundOrder {
+    /// What the provider gets to know of a refund.
+    #[must_use]
+    pub fn of(operation: &Operation, refund: &Refund, intent: IntentId) -> Self {
+        Self {
+            operation_id: operation.id,
+            refund_id: refund.id,
+            payment_id: refund.payment_id,
+            merchant_id: refund.merchant_id,
+            intent,
+            money: refund.money,
+            reason: refund.reason,
+        }
     }
 }
 

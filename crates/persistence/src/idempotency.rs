@@ -1,19 +1,25 @@
 //! What is known about a caller's key.
 
 use crate::{Store, StoreError};
-use domain::id::{MerchantId, OperationId, PaymentId};
+use domain::id::{MerchantId, OperationId, PaymentId, RefundId};
 use domain::idempotency::{Fingerprint, IdempotencyKey};
 use std::time::Duration;
 
 /// An answer as it was first given, and is given ever after.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredAnswer {
-    /// The HTTP status: 200, 201 or 402.
+    /// The HTTP status: 200, 201, 402 or 409.
     pub status: u16,
     /// The `Location` header.
     pub location: Option<String>,
     /// The body, byte for byte.
     pub body: Vec<u8>,
+}
+
+impl StoredAnswer {
+    pub(crate) fn status_column(&self) -> Result<i16, StoreError> {
+        i16::try_from(self.status).map_err(|_| StoreError::Unreadable("answer status"))
+    }
 }
 
 /// A key that an operation was written for.
@@ -23,6 +29,8 @@ pub struct KnownKey {
     pub operation_id: OperationId,
     /// What it is about.
     pub payment_id: PaymentId,
+    /// The refund, if it is one.
+    pub refund_id: Option<RefundId>,
     /// How far it is.
     pub state: KeyState,
     fingerprint: Vec<u8>,
@@ -58,7 +66,7 @@ impl Store {
         key: &IdempotencyKey,
     ) -> Result<Option<KnownKey>, StoreError> {
         let row = sqlx::query!(
-            r#"SELECT operation_id, payment_id, fingerprint AS "fingerprint!",
+            r#"SELECT operation_id, payment_id, refund_id, fingerprint AS "fingerprint!",
                       answer_status, answer_location, answer_body,
                       COALESCE(served_until > now(), false) AS "being_served!"
                FROM operations WHERE merchant_id = $1 AND idempotency_key = $2"#,
@@ -81,6 +89,7 @@ impl Store {
             Ok(KnownKey {
                 operation_id: OperationId(row.operation_id),
                 payment_id: PaymentId(row.payment_id),
+                refund_id: row.refund_id.map(RefundId),
                 state,
                 fingerprint: row.fingerprint,
             })

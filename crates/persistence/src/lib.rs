@@ -8,12 +8,13 @@
 //! distributed by merchant. The exceptions are all in [`operations`]: what is due, and what is swept.
 
 mod error;
-mod events;
+pub mod events;
 pub mod idempotency;
 pub mod merchants;
 pub mod migrate;
 pub mod operations;
 pub mod payments;
+pub mod refunds;
 
 pub use error::StoreError;
 

@@ -5,6 +5,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use std::borrow::Cow;
+use std::time::Duration;
 
 /// Every migration of this version, up and down.
 static MIGRATOR: Migrator = sqlx::migrate!("../../migrations");
@@ -54,6 +55,9 @@ pub async fn migrate(
     // a migration that waits for a lock makes everybody behind it wait as well: it gives up first
     let options = options.clone().options([("lock_timeout", "5000")]);
     let mut connection = PgConnection::connect_with(&options).await?;
+    if !dry_run {
+        wait_for_others(&mut connection).await?;
+    }
     let mut plan: Vec<Step> = read_status(&mut connection).await?;
     plan.retain(|step| step.applied == (direction == Direction::Down));
     if direction == Direction::Down {
@@ -68,6 +72,17 @@ pub async fn migrate(
     }
     connection.close().await?;
     Ok(plan)
+}
+
+/// One migrates at a time; the lock ends with the connection. It is asked for again and again instead of waited for: a
+/// statement that waits has a snapshot, and an index that is built concurrently waits for every snapshot to end.
+async fn wait_for_others(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    const ASK_AGAIN: Duration = Duration::from_millis(100);
+    const TRY: &str = "SELECT pg_try_advisory_lock(hashtext('payments'), hashtext('migrate'))";
+    while !sqlx::query_scalar::<_, bool>(TRY).fetch_one(&mut *connection).await? {
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+    Ok(())
 }
 
 /// Every migration of this version, and whether the database has it.

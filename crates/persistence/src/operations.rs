@@ -1,17 +1,89 @@
-//! Operations: leasing, settling, pausing, sweeping.
+//! Operations: claiming work on a payment that exists, leasing, settling, pausing, sweeping.
 //!
 //! The two statements that look across merchants are here, [`Store::due_operations`] and [`Store::sweep_operations`].
 
 use crate::idempotency::StoredAnswer;
 use crate::{Store, StoreError, events};
 use domain::event::{Actor, EventType};
-use domain::id::{EventId, KeyId, MerchantId, OperationId, PaymentId, TraceId};
-use domain::operation::{LOOK_UP_AFTER, Lease, Operation, OperationKind, Progress};
+use domain::id::{EventId, KeyId, MerchantId, OperationId, PaymentId, RefundId, TraceId};
+use domain::idempotency::{Fingerprint, IdempotencyKey};
+use domain::operation::{LOOK_UP_AFTER, Lease, Leased, Operation, OperationKind, Progress};
 use domain::payment::{Payment, PendingOperation, Transition};
-use domain::provider::IntentId;
+use domain::provider::{Failure, IntentId, RefundObjectId};
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use uuid::Uuid;
+
+/// Who asks for an operation, and what makes it happen once.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim<'a> {
+    /// The id of the operation to write.
+    pub operation_id: OperationId,
+    /// The caller's key.
+    pub key: &'a IdempotencyKey,
+    /// What the key is used for.
+    pub fingerprint: &'a Fingerprint,
+    /// Who asks.
+    pub actor: Actor,
+    /// The trace of the request.
+    pub trace_id: TraceId,
+    /// How long this process owns the operation.
+    pub lease: Duration,
+    /// Whether the caller waits for the outcome.
+    pub served: bool,
+}
+
+impl Claim<'_> {
+    /// The operation that was written, and the right to carry it out.
+    pub(crate) fn won(
+        &self,
+        payment: &Payment,
+        kind: OperationKind,
+        written: (OffsetDateTime, OffsetDateTime),
+        asked: Instant,
+    ) -> (Operation, Lease) {
+        let (created_at, lease_until) = written;
+        let operation = Operation {
+            id: self.operation_id,
+            merchant_id: payment.merchant_id,
+            payment_id: payment.id,
+            kind,
+            actor: self.actor,
+            trace_id: self.trace_id,
+            created_at,
+            progress: Progress::default(),
+        };
+        (operation, Lease::new(lease_until, asked, self.lease))
+    }
+}
+
+/// How an operation on a payment ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Settlement<'a> {
+    /// The payment after the step.
+    pub payment: &'a Payment,
+    /// The step.
+    pub step: &'a Transition,
+    /// Why what was asked for did not happen.
+    pub failure: Option<&'a Failure>,
+    /// Whom the audit trail names.
+    pub actor: Actor,
+    /// What whoever asked is told, ever after. A watch has none.
+    pub answer: Option<&'a StoredAnswer>,
+    /// The provider may move on with the payment by itself: somebody has to look, first after this.
+    pub watch: Option<Watch>,
+}
+
+/// A watch that begins with a settlement.
+#[derive(Debug, Clone, Copy)]
+pub struct Watch {
+    /// The id of the operation to write.
+    pub operation_id: OperationId,
+    /// Whom the audit trail names for what it finds.
+    pub actor: Actor,
+    /// When to look first.
+    pub first: Duration,
+}
 
 /// An open operation that nobody holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,15 +106,78 @@ pub struct Pause<'a> {
     pub server_errors: u8,
     /// The provider's id of the payment, if it was learnt.
     pub intent: Option<&'a IntentId>,
+    /// The provider's id of the refund, if it was learnt.
+    pub refund: Option<&'a RefundObjectId>,
     /// Whether a search for what can no longer execute found nothing.
     pub absent: bool,
 }
 
 impl Store {
+    /// Writes a capture or cancel of a payment, with what the step changes and its event, or nothing of it. `None`: the
+    /// key is known.
+    ///
+    /// # Errors
+    /// [`StoreError::StateMoved`] if the payment is not in the state the step starts from; the database.
+    pub async fn claim_step(
+        &self,
+        payment: &Payment,
+        step: &Transition,
+        kind: OperationKind,
+        claim: &Claim<'_>,
+        at: OffsetDateTime,
+    ) -> Result<Option<(Operation, Lease)>, StoreError> {
+        let asked = Instant::now();
+        // The guard is in the UPDATE. A known key inserts nothing; a payment that moved gives the event no number, the
+        // NOT NULL refuses it, and the key's row goes with the statement.
+        let row = sqlx::query!(
+            r#"WITH claimed AS (
+                INSERT INTO operations
+                    (merchant_id, operation_id, payment_id, kind, actor, trace_id, idempotency_key, fingerprint,
+                     lease_until, served_until)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, now() + make_interval(secs => $9),
+                        CASE WHEN $10 THEN now() + make_interval(secs => $9) END)
+                ON CONFLICT ON CONSTRAINT operations_idempotency_key DO NOTHING
+                RETURNING created_at, lease_until
+            ), moved AS (
+                UPDATE payments
+                SET pending_operation = $11, pending_amount = $12, updated_at = GREATEST(updated_at, $13),
+                    last_event = last_event + 1
+                FROM claimed
+                WHERE payments.merchant_id = $1 AND payments.payment_id = $3
+                  AND status = $14 AND pending_operation IS NOT DISTINCT FROM $15
+                RETURNING last_event
+            ), recorded AS (
+                INSERT INTO events
+                    (merchant_id, payment_id, sequence, event_id, type, occurred_at, trace_id, actor, data)
+                SELECT $1, $3, moved.last_event, $16, $17, $13, $6, $5, $18 FROM claimed LEFT JOIN moved ON true
+            )
+            SELECT created_at AS "created_at!", lease_until AS "lease_until!" FROM claimed"#,
+            payment.merchant_id.0,
+            claim.operation_id.0,
+            payment.id.0,
+            kind.name(),
+            claim.actor.to_string(),
+            claim.trace_id.as_uuid(),
+            claim.key.as_str(),
+            claim.fingerprint.as_bytes(),
+            claim.lease.as_secs_f64(),
+            claim.served,
+            step.to().pending().map(PendingOperation::name),
+            pending_amount(step),
+            at,
+            step.from().status().name(),
+            step.from().pending().map(PendingOperation::name),
+            EventId::at(at).0,
+            step.event().name(),
+            events::requested(step),
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.map(|row| claim.won(payment, kind, (row.created_at, row.lease_until), asked)))
+    }
+
     /// Ends an operation: the payment's transition, its event and the answer, or nothing of it. `false`: the lease was
     /// lost or somebody else settled it, and nothing was written.
-    ///
-    /// `payment` is the payment after the transition.
     ///
     /// # Errors
     /// [`StoreError::StateMoved`] if the payment is not in the state the transition starts from; the database.
@@ -50,62 +185,95 @@ impl Store {
         &self,
         operation: &Operation,
         lease: &Lease,
-        payment: &Payment,
-        transition: &Transition,
-        answer: &StoredAnswer,
+        settlement: &Settlement<'_>,
     ) -> Result<bool, StoreError> {
-        let (from, to) = (transition.from(), transition.to());
+        let Settlement { payment, step, answer, .. } = settlement;
+        let (from, to) = (step.from(), step.to());
         let failure = payment.failure.as_ref();
-        let status = i16::try_from(answer.status).map_err(|_| StoreError::Unreadable("answer status"))?;
         // The event takes its number from the payment's row. If the operation was ours but the payment did not move,
         // there is no number, the NOT NULL refuses the event, and the whole statement is undone.
+        macro_rules! settle {
+            ($more:literal $(, $argument:expr)*) => {
+                sqlx::query!(
+                    "WITH settled AS (
+                        UPDATE operations
+                        SET settled_at = now(), lease_until = 'infinity', served_until = NULL,
+                            answer_status = $4, answer_location = $5, answer_body = $6
+                        WHERE merchant_id = $1 AND operation_id = $2 AND lease_until = $3
+                        RETURNING payment_id, trace_id
+                    ), moved AS (
+                        UPDATE payments
+                        SET status = $9, pending_operation = $10, pending_amount = $11, amount_captured = $12,
+                            live_reference = CASE WHEN $13 THEN NULL ELSE live_reference END,
+                            failure_code = $14, failure_message = $15, failure_decline_code = $16,
+                            redirect_url = $17, intent_id = $18, updated_at = $19, last_event = last_event + 1
+                        FROM settled
+                        WHERE payments.merchant_id = $1 AND payments.payment_id = settled.payment_id
+                          AND status = $7 AND pending_operation IS NOT DISTINCT FROM $8
+                        RETURNING last_event
+                    )" + $more + "
+                    INSERT INTO events
+                        (merchant_id, payment_id, sequence, event_id, type, occurred_at, trace_id, actor, data)
+                    SELECT $1, settled.payment_id, moved.last_event, $20, $21, $19, settled.trace_id, $22, $23
+                    FROM settled LEFT JOIN moved ON true",
+                    operation.merchant_id.0,
+                    operation.id.0,
+                    lease.token,
+                    answer.map(|answer| answer.status_column()).transpose()?,
+                    answer.and_then(|answer| answer.location.as_ref()),
+                    answer.map(|answer| &answer.body),
+                    from.status().name(),
+                    from.pending().map(PendingOperation::name),
+                    to.status().name(),
+                    to.pending().map(PendingOperation::name),
+                    pending_amount(step),
+                    to.amount_captured(),
+                    to.status().releases_reference(),
+                    failure.map(|f| &f.code),
+                    failure.map(|f| &f.message),
+                    failure.and_then(|f| f.decline_code.as_ref()),
+                    payment.redirect_url,
+                    payment.intent.as_ref().map(IntentId::as_str),
+                    payment.updated_at,
+                    EventId::at(payment.updated_at).0,
+                    step.event().name(),
+                    settlement.actor.to_string(),
+                    events::changed(payment, settlement.failure)
+                    $(, $argument)*
+                )
+                .execute(&self.pool)
+                .await?
+            };
+        }
+        let done = match &settlement.watch {
+            None => settle!(""),
+            Some(watch) => settle!(
+                ", watched AS (
+                    INSERT INTO operations
+                        (merchant_id, operation_id, payment_id, kind, actor, trace_id, lease_until)
+                    SELECT $1, $24, settled.payment_id, 'watch_payment', $25, settled.trace_id,
+                           now() + make_interval(secs => $26)
+                    FROM settled
+                )",
+                watch.operation_id.0,
+                watch.actor.to_string(),
+                watch.first.as_secs_f64()
+            ),
+        };
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Ends a watch that has nothing more to look for. `false`: the lease was lost.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn end_watch(&self, operation: &Operation, lease: &Lease) -> Result<bool, StoreError> {
         let done = sqlx::query!(
-            "WITH settled AS (
-                UPDATE operations
-                SET settled_at = now(), lease_until = 'infinity', served_until = NULL,
-                    answer_status = $4, answer_location = $5, answer_body = $6
-                WHERE merchant_id = $1 AND operation_id = $2 AND lease_until = $3
-                RETURNING payment_id, actor, trace_id
-            ), moved AS (
-                UPDATE payments
-                SET status = $9, pending_operation = $10, pending_amount = $11, amount_captured = $12,
-                    live_reference = CASE WHEN $13 THEN NULL ELSE live_reference END,
-                    failure_code = $14, failure_message = $15, failure_decline_code = $16,
-                    redirect_url = $17, intent_id = $18, updated_at = $19, last_event = last_event + 1
-                FROM settled
-                WHERE payments.merchant_id = $1 AND payments.payment_id = settled.payment_id
-                  AND status = $7 AND pending_operation IS NOT DISTINCT FROM $8
-                RETURNING last_event
-            )
-            INSERT INTO events
-                (merchant_id, payment_id, sequence, event_id, type, occurred_at, trace_id, actor, data)
-            SELECT $1, settled.payment_id, moved.last_event, $20, $21, $19, settled.trace_id, settled.actor, $22
-            FROM settled LEFT JOIN moved ON true",
+            "UPDATE operations SET settled_at = now(), lease_until = 'infinity'
+             WHERE merchant_id = $1 AND operation_id = $2 AND lease_until = $3 AND idempotency_key IS NULL",
             operation.merchant_id.0,
             operation.id.0,
             lease.token,
-            status,
-            answer.location,
-            answer.body,
-            from.status().name(),
-            from.pending().map(PendingOperation::name),
-            to.status().name(),
-            to.pending().map(PendingOperation::name),
-            match to.pending() {
-                Some(PendingOperation::Capture(amount)) => Some(amount.get()),
-                _ => None,
-            },
-            to.amount_captured(),
-            to.status().releases_reference(),
-            failure.map(|f| &f.code),
-            failure.map(|f| &f.message),
-            failure.and_then(|f| f.decline_code.as_ref()),
-            payment.redirect_url,
-            payment.intent.as_ref().map(IntentId::as_str),
-            payment.updated_at,
-            EventId::at(payment.updated_at).0,
-            transition.event().name(),
-            events::changed(payment),
         )
         .execute(&self.pool)
         .await?;
@@ -132,10 +300,13 @@ impl Store {
                     server_errors = LEAST(server_errors + $6, $7)::smallint,
                     absent_since = CASE WHEN $8 THEN COALESCE(absent_since, now()) ELSE absent_since END
                 WHERE merchant_id = $1 AND operation_id = $2 AND lease_until = $3
-                RETURNING payment_id
+                RETURNING payment_id, refund_id
             ), learnt AS (
                 UPDATE payments SET intent_id = $9 FROM paused
                 WHERE payments.merchant_id = $1 AND payments.payment_id = paused.payment_id AND $9::text IS NOT NULL
+            ), learnt_of_refund AS (
+                UPDATE refunds SET provider_refund_id = $10 FROM paused
+                WHERE refunds.merchant_id = $1 AND refunds.refund_id = paused.refund_id AND $10::text IS NOT NULL
             )
             SELECT payment_id AS "payment_id!" FROM paused"#,
             operation.merchant_id.0,
@@ -147,6 +318,7 @@ impl Store {
             i16::from(LOOK_UP_AFTER),
             pause.absent,
             pause.intent.map(IntentId::as_str),
+            pause.refund.map(RefundObjectId::as_str),
         )
         .fetch_optional(&self.pool)
         .await?;
@@ -162,7 +334,7 @@ impl Store {
         operation: &Operation,
         lease: &Lease,
         field: &str,
-        intent: Option<&IntentId>,
+        object: Option<&str>,
     ) -> Result<(), StoreError> {
         let now = OffsetDateTime::now_utc();
         sqlx::query!(
@@ -186,7 +358,7 @@ impl Store {
             EventId::at(now).0,
             EventType::Contradicted.name(),
             now,
-            serde_json::json!({ "field": field, "provider_object": intent.map(IntentId::as_str) }),
+            serde_json::json!({ "field": field, "provider_object": object }),
         )
         .execute(&self.pool)
         .await?;
@@ -220,17 +392,13 @@ impl Store {
     ///
     /// # Errors
     /// The database; a row that this version cannot read.
-    pub async fn lease(
-        &self,
-        due: &Due,
-        long: Duration,
-    ) -> Result<Option<(Operation, Lease, Payment)>, StoreError> {
+    pub async fn lease(&self, due: &Due, long: Duration) -> Result<Option<Leased>, StoreError> {
         let asked = Instant::now();
         let row = sqlx::query!(
             r#"UPDATE operations SET lease_until = now() + make_interval(secs => $4)
                WHERE merchant_id = $1 AND operation_id = $2 AND lease_until = $3 AND lease_until <= now()
-               RETURNING payment_id, kind, actor, trace_id, created_at, lease_until, attempts, server_errors,
-                   contradicted_at,
+               RETURNING payment_id, refund_id, kind, actor, trace_id, created_at, lease_until, attempts,
+                   server_errors, contradicted_at,
                    EXTRACT(EPOCH FROM now() - created_at)::float8 AS "age!",
                    EXTRACT(EPOCH FROM now() - absent_since)::float8 AS absent_for"#,
             due.merchant_id.0,
@@ -241,17 +409,23 @@ impl Store {
         .fetch_optional(&self.pool)
         .await?;
         let Some(row) = row else { return Ok(None) };
+        let kind = OperationKind::parse(&row.kind, row.refund_id.map(RefundId))
+            .ok_or(StoreError::Unreadable("operations.kind"))?;
         let payment_id = PaymentId(row.payment_id);
-        let payment = self
-            .find_payment(due.merchant_id, payment_id)
-            .await?
-            .ok_or(StoreError::Unreadable("operations.payment_id"))?;
+        let payment = self.find_payment(due.merchant_id, payment_id).await?;
+        let refund = match kind.refund() {
+            Some(id) => {
+                let refund = self.find_refund(due.merchant_id, id).await?;
+                Some(refund.ok_or(StoreError::Unreadable("operations.refund_id"))?)
+            }
+            None => None,
+        };
         let seconds = |s: f64| Duration::try_from_secs_f64(s).unwrap_or_default();
         let operation = Operation {
             id: due.operation_id,
             merchant_id: due.merchant_id,
             payment_id,
-            kind: kind(&row.kind)?,
+            kind,
             actor: actor(&row.actor)?,
             trace_id: trace_id(row.trace_id)?,
             created_at: row.created_at,
@@ -263,8 +437,12 @@ impl Store {
                 contradicted: row.contradicted_at.is_some(),
             },
         };
-        let lease = Lease::new(row.lease_until, asked, long);
-        Ok(Some((operation, lease, payment)))
+        Ok(Some(Leased {
+            operation,
+            lease: Lease::new(row.lease_until, asked, long),
+            payment: payment.ok_or(StoreError::Unreadable("operations.payment_id"))?,
+            refund,
+        }))
     }
 
     /// Forgets keys and answers that settled longer ago than `ttl`, at most `limit` at once. Open operations are never
@@ -287,10 +465,10 @@ impl Store {
     }
 }
 
-fn kind(name: &str) -> Result<OperationKind, StoreError> {
-    match name {
-        "charge" => Ok(OperationKind::Charge),
-        _ => Err(StoreError::Unreadable("operations.kind")),
+fn pending_amount(step: &Transition) -> Option<i64> {
+    match step.to().pending() {
+        Some(PendingOperation::Capture(amount)) => Some(amount.get()),
+        Some(PendingOperation::Cancel) | None => None,
     }
 }
 

@@ -1,12 +1,12 @@
 //! Payments: claiming a new one, reading, listing.
 
 use crate::idempotency::KnownKey;
+use crate::operations::Claim;
 use crate::{Store, StoreError, events};
-use domain::event::{Actor, EventType};
-use domain::id::{EventId, MerchantId, OperationId, PaymentId, TraceId};
-use domain::idempotency::{Fingerprint, IdempotencyKey};
+use domain::event::EventType;
+use domain::id::{EventId, MerchantId, PaymentId};
 use domain::money::{Amount, Currency, Money};
-use domain::operation::{Lease, Operation, OperationKind, Progress};
+use domain::operation::{Lease, Operation, OperationKind};
 use domain::payment::{
     CaptureMethod, Customer, Metadata, NewPayment, Payment, PendingOperation, State, Status,
 };
@@ -15,30 +15,9 @@ use domain::text::{
     Description, Email, MetadataKey, MetadataValue, PaymentMethod, PersonName, Reference, ReturnUrl,
     StatementDescriptor,
 };
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use time::OffsetDateTime;
 use uuid::Uuid;
-
-/// A new payment, and what makes its creation happen once.
-#[derive(Debug, Clone, Copy)]
-pub struct Claim<'a> {
-    /// The payment, `processing`.
-    pub payment: &'a Payment,
-    /// The id of the operation to write.
-    pub operation_id: OperationId,
-    /// The caller's key.
-    pub key: &'a IdempotencyKey,
-    /// What the key is used for.
-    pub fingerprint: &'a Fingerprint,
-    /// Who asks.
-    pub actor: Actor,
-    /// The trace of the request.
-    pub trace_id: TraceId,
-    /// How long this process owns the operation.
-    pub lease: Duration,
-    /// Whether the caller waits for the outcome.
-    pub served: bool,
-}
 
 /// What became of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,25 +66,21 @@ impl Store {
     ///
     /// # Errors
     /// The database.
-    pub async fn claim_payment(&self, claim: &Claim<'_>) -> Result<Claimed, StoreError> {
+    pub async fn claim_payment(&self, payment: &Payment, claim: &Claim<'_>) -> Result<Claimed, StoreError> {
         // The loser of a race sees neither its own insert nor the winner's row within the same statement, so the winner
         // is read by a second one. It can be gone by then: swept, or its payment failed. Then there is a free place.
         const TRIES: usize = 5;
         for _ in 0..TRIES {
-            match self.insert_payment(claim).await {
+            match self.insert_payment(payment, claim).await {
                 Ok(Some((operation, lease))) => return Ok(Claimed::Ours(operation, lease)),
                 Ok(None) => {
-                    if let Some(known) =
-                        self.find_idempotency_key(claim.payment.merchant_id, claim.key).await?
-                    {
+                    if let Some(known) = self.find_idempotency_key(payment.merchant_id, claim.key).await? {
                         return Ok(Claimed::KeyKnown(known));
                     }
                 }
                 Err(StoreError::ReferenceInUse) => {
-                    let reference = &claim.payment.request.reference;
-                    if let Some(id) =
-                        self.find_by_live_reference(claim.payment.merchant_id, reference).await?
-                    {
+                    let reference = &payment.request.reference;
+                    if let Some(id) = self.find_by_live_reference(payment.merchant_id, reference).await? {
                         return Ok(Claimed::ReferenceUsed(id));
                     }
                 }
@@ -116,8 +91,12 @@ impl Store {
     }
 
     /// `None`: the key is known.
-    async fn insert_payment(&self, claim: &Claim<'_>) -> Result<Option<(Operation, Lease)>, StoreError> {
-        let (payment, request) = (claim.payment, &claim.payment.request);
+    async fn insert_payment(
+        &self,
+        payment: &Payment,
+        claim: &Claim<'_>,
+    ) -> Result<Option<(Operation, Lease)>, StoreError> {
+        let request = &payment.request;
         let asked = Instant::now();
         // A known key inserts nothing. A used reference raises, so that the key's row goes with it: DO NOTHING there
         // would leave a key without a payment.
@@ -172,19 +151,8 @@ impl Store {
         )
         .fetch_optional(&self.pool)
         .await?;
-        Ok(row.map(|row| {
-            let operation = Operation {
-                id: claim.operation_id,
-                merchant_id: payment.merchant_id,
-                payment_id: payment.id,
-                kind: OperationKind::Charge,
-                actor: claim.actor,
-                trace_id: claim.trace_id,
-                created_at: row.created_at,
-                progress: Progress::default(),
-            };
-            (operation, Lease::new(row.lease_until, asked, claim.lease))
-        }))
+        let kind = OperationKind::Charge;
+        Ok(row.map(|row| claim.won(payment, kind, (row.created_at, row.lease_until), asked)))
     }
 
     async fn find_by_live_reference(
@@ -256,13 +224,15 @@ impl Store {
         let rows = match &filter.reference {
             Some(reference) => page!(
                 "AND reference = $8 AND (NOT $9 OR payment_id IN (
-                     SELECT o.payment_id FROM operations o WHERE o.merchant_id = $1 AND o.settled_at IS NULL))",
+                     SELECT o.payment_id FROM operations o WHERE o.merchant_id = $1 AND o.settled_at IS NULL
+                       AND o.idempotency_key IS NOT NULL))",
                 reference.as_str(),
                 filter.open
             ),
             None if filter.open => page!(
                 "AND payment_id IN (
-                     SELECT o.payment_id FROM operations o WHERE o.merchant_id = $1 AND o.settled_at IS NULL)"
+                     SELECT o.payment_id FROM operations o WHERE o.merchant_id = $1 AND o.settled_at IS NULL
+                       AND o.idempotency_key IS NOT NULL)"
             ),
             None => page!(""),
         };
@@ -326,12 +296,7 @@ impl TryFrom<PaymentRow> for Payment {
             },
             state,
             amount_refunded: row.amount_refunded,
-            failure: match (row.failure_code, row.failure_message) {
-                (Some(code), Some(message)) => {
-                    Some(Failure { code, message, decline_code: row.failure_decline_code })
-                }
-                _ => None,
-            },
+            failure: failure(row.failure_code, row.failure_message, row.failure_decline_code),
             redirect_url: row.redirect_url,
             intent: row
                 .intent_id
@@ -341,6 +306,15 @@ impl TryFrom<PaymentRow> for Payment {
             updated_at: row.updated_at,
         })
     }
+}
+
+/// The three columns that say why something failed.
+pub(crate) fn failure(
+    code: Option<String>,
+    message: Option<String>,
+    decline_code: Option<String>,
+) -> Option<Failure> {
+    Some(Failure { code: code?, message: message?, decline_code })
 }
 
 fn state(row: &PaymentRow) -> Result<State, StoreError> {
@@ -365,15 +339,15 @@ fn state(row: &PaymentRow) -> Result<State, StoreError> {
     })
 }
 
-fn metadata_to_json(metadata: &Metadata) -> serde_json::Value {
+pub(crate) fn metadata_to_json(metadata: &Metadata) -> serde_json::Value {
     metadata
         .iter()
         .map(|(key, value)| (key.as_str().to_owned(), serde_json::Value::from(value.as_str())))
         .collect()
 }
 
-fn metadata_from_json(json: serde_json::Value) -> Result<Metadata, StoreError> {
-    const METADATA: StoreError = StoreError::Unreadable("payments.metadata");
+pub(crate) fn metadata_from_json(json: serde_json::Value) -> Result<Metadata, StoreError> {
+    const METADATA: StoreError = StoreError::Unreadable("metadata");
     let serde_json::Value::Object(entries) = json else { return Err(METADATA) };
     entries
         .into_iter()

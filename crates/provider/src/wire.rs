@@ -1,7 +1,13 @@
 //! Stripe's shapes: what is sent, what comes back, and whether it belongs to what was asked.
 
+use domain::id::{MerchantId, OperationId, PaymentId};
+use domain::money::{Amount, Money};
 use domain::payment::CaptureMethod;
-use domain::provider::{Charge, Contradiction, Failure, Found, IntentId, Outcome, Unknown};
+use domain::provider::{
+    Charge, Contradiction, Failure, Found, FoundRefund, IntentId, Outcome, RefundObjectId, RefundOrder,
+    Target, Unknown,
+};
+use domain::refund::RefundReason;
 use domain::text::{ReturnUrl, StatementDescriptor};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -41,6 +47,21 @@ pub(crate) fn new_intent(charge: &Charge, confirm: Confirm) -> Form {
     form
 }
 
+pub(crate) fn new_refund(order: &RefundOrder) -> Form {
+    let mut form = vec![
+        ("payment_intent", order.intent.as_str().to_owned()),
+        ("amount", order.money.amount().get().to_string()),
+        ("metadata[refund_id]", order.refund_id.to_string()),
+        ("metadata[payment_id]", order.payment_id.to_string()),
+        ("metadata[operation_id]", order.operation_id.to_string()),
+        ("metadata[merchant_id]", order.merchant_id.to_string()),
+    ];
+    if let Some(reason) = order.reason.map(RefundReason::name) {
+        form.push(("reason", reason.to_owned()));
+    }
+    form
+}
+
 /// A PaymentIntent, as far as it matters here.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Intent {
@@ -48,10 +69,11 @@ pub(crate) struct Intent {
     pub(crate) object: String,
     pub(crate) status: String,
     pub(crate) amount: i64,
+    /// Other implementations of the protocol leave both sums out.
     #[serde(default)]
-    pub(crate) amount_capturable: i64,
+    pub(crate) amount_capturable: Option<i64>,
     #[serde(default)]
-    pub(crate) amount_received: i64,
+    pub(crate) amount_received: Option<i64>,
     pub(crate) currency: String,
     #[serde(default)]
     pub(crate) capture_method: Option<String>,
@@ -77,9 +99,25 @@ pub(crate) struct RedirectToUrl {
     pub(crate) url: Option<String>,
 }
 
+/// A Refund, as far as it matters here.
 #[derive(Debug, Clone, Deserialize)]
-pub(crate) struct List {
-    pub(crate) data: Vec<Intent>,
+pub(crate) struct Refund {
+    pub(crate) id: String,
+    pub(crate) object: String,
+    pub(crate) status: String,
+    pub(crate) amount: i64,
+    pub(crate) currency: String,
+    #[serde(default)]
+    pub(crate) payment_intent: Option<String>,
+    #[serde(default)]
+    pub(crate) metadata: HashMap<String, String>,
+    #[serde(default)]
+    pub(crate) failure_reason: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct List<T> {
+    pub(crate) data: Vec<T>,
     #[serde(default)]
     pub(crate) has_more: bool,
 }
@@ -118,20 +156,87 @@ impl ErrorObject {
     }
 }
 
+/// What an intent must agree with.
+pub(crate) struct Expected<'a> {
+    merchant_id: MerchantId,
+    payment_id: PaymentId,
+    /// The operation that created it, where that is known.
+    operation_id: Option<OperationId>,
+    money: &'a Money,
+    capture: CaptureMethod,
+    /// What was just asked to be captured.
+    captured: Option<Amount>,
+}
+
+impl<'a> Expected<'a> {
+    pub(crate) fn of_charge(charge: &'a Charge) -> Self {
+        Self {
+            merchant_id: charge.merchant_id,
+            payment_id: charge.payment_id,
+            operation_id: Some(charge.operation_id),
+            money: &charge.money,
+            capture: charge.capture,
+            captured: None,
+        }
+    }
+
+    pub(crate) fn of(target: &'a Target) -> Self {
+        Self {
+            merchant_id: target.merchant_id,
+            payment_id: target.payment_id,
+            operation_id: None,
+            money: &target.money,
+            capture: target.capture,
+            captured: None,
+        }
+    }
+
+    /// So much was just asked to be captured.
+    pub(crate) fn capturing(self, amount: Amount) -> Self {
+        Self { captured: Some(amount), ..self }
+    }
+
+    /// The sum that an intent without one is taken to have moved.
+    fn all(&self) -> Amount {
+        self.captured.unwrap_or(self.money.amount())
+    }
+
+    /// Whether an intent may have moved so much: all of it, unless it is captured by hand.
+    fn allows(&self, moved: Amount) -> bool {
+        match (self.captured, self.capture) {
+            (Some(asked), _) => moved == asked,
+            (None, CaptureMethod::Automatic) => moved == self.money.amount(),
+            (None, CaptureMethod::Manual) => moved <= self.money.amount(),
+        }
+    }
+}
+
+/// The first check that does not hold.
+fn first_wrong(checks: impl IntoIterator<Item = (&'static str, bool)>) -> Option<&'static str> {
+    checks.into_iter().find(|(_, holds)| !holds).map(|(field, _)| field)
+}
+
+fn contradicted<T>(object: &str, field: &'static str) -> Outcome<T> {
+    Outcome::Unknown(Unknown::Contradicted(Contradiction { object: object.to_owned(), field }))
+}
+
 impl Intent {
     /// Whether its metadata names the operation.
     pub(crate) fn is_of(&self, charge: &Charge) -> bool {
         self.metadata.get("operation_id") == Some(&charge.operation_id.to_string())
     }
 
-    /// What it means for the charge, if it is the charge's at all.
-    pub(crate) fn into_found(self, charge: &Charge) -> Outcome<Found> {
+    /// What it means for the payment, if it is the payment's at all.
+    pub(crate) fn into_found(self, expected: &Expected<'_>) -> Outcome<Found> {
         let Some(id) = IntentId::parse(&self.id) else { return Outcome::Unknown(Unknown::Unreadable) };
-        if let Some(field) = self.contradiction(charge) {
-            return Outcome::Unknown(Unknown::Contradicted(Contradiction { intent: Some(id), field }));
+        if let Some(field) = self.contradiction(expected) {
+            return contradicted(&self.id, field);
         }
         Outcome::Settled(match self.status.as_str() {
-            "succeeded" => Found::Captured(id),
+            "succeeded" => match self.moved(expected) {
+                Some(amount) => Found::Captured(id, amount),
+                None => return contradicted(&self.id, "amount_received"),
+            },
             "requires_capture" => Found::Authorized(id),
             "requires_action" => {
                 let url = self.next_action.and_then(|a| a.redirect_to_url).and_then(|r| r.url);
@@ -149,26 +254,66 @@ impl Intent {
         })
     }
 
-    /// The first thing that shows that the intent is not the charge's.
-    fn contradiction(&self, charge: &Charge) -> Option<&'static str> {
-        let amount = charge.money.amount().get();
+    /// What moved, unless it cannot be.
+    fn moved(&self, expected: &Expected<'_>) -> Option<Amount> {
+        let moved = match self.amount_received {
+            Some(minor) => Amount::new(minor).ok()?,
+            None => expected.all(),
+        };
+        expected.allows(moved).then_some(moved)
+    }
+
+    /// The first thing that shows that the intent is not the payment's.
+    fn contradiction(&self, expected: &Expected<'_>) -> Option<&'static str> {
+        let amount = expected.money.amount().get();
         let names = |key: &str, id: String| self.metadata.get(key) == Some(&id);
         let method = match self.capture_method.as_deref() {
             Some("manual") => Some(CaptureMethod::Manual),
             Some("automatic" | "automatic_async") => Some(CaptureMethod::Automatic),
             _ => None,
         };
-        let checks = [
+        let held = self.amount_capturable.is_none_or(|held| held == amount);
+        first_wrong([
             ("object", self.object == "payment_intent"),
-            ("merchant_id", names("merchant_id", charge.merchant_id.to_string())),
-            ("payment_id", names("payment_id", charge.payment_id.to_string())),
-            ("operation_id", names("operation_id", charge.operation_id.to_string())),
-            ("currency", self.currency.eq_ignore_ascii_case(charge.money.currency().code())),
+            ("merchant_id", names("merchant_id", expected.merchant_id.to_string())),
+            ("payment_id", names("payment_id", expected.payment_id.to_string())),
+            ("operation_id", expected.operation_id.is_none_or(|id| names("operation_id", id.to_string()))),
+            ("currency", self.currency.eq_ignore_ascii_case(expected.money.currency().code())),
             ("amount", self.amount == amount),
-            ("amount_received", self.status != "succeeded" || self.amount_received == amount),
-            ("amount_capturable", self.status != "requires_capture" || self.amount_capturable == amount),
-            ("capture_method", method == Some(charge.capture)),
-        ];
-        checks.into_iter().find(|(_, holds)| !holds).map(|(field, _)| field)
+            ("amount_capturable", self.status != "requires_capture" || held),
+            ("capture_method", method == Some(expected.capture)),
+        ])
+    }
+}
+
+impl Refund {
+    /// Whether its metadata names the refund.
+    pub(crate) fn is_of(&self, order: &RefundOrder) -> bool {
+        self.metadata.get("refund_id") == Some(&order.refund_id.to_string())
+    }
+
+    /// What became of it, if it is the refund at all.
+    pub(crate) fn into_found(self, order: &RefundOrder) -> Outcome<FoundRefund> {
+        let Some(id) = RefundObjectId::parse(&self.id) else { return Outcome::Unknown(Unknown::Unreadable) };
+        let names = |key: &str, id: String| self.metadata.get(key) == Some(&id);
+        let wrong = first_wrong([
+            ("object", self.object == "refund"),
+            ("merchant_id", names("merchant_id", order.merchant_id.to_string())),
+            ("payment_id", names("payment_id", order.payment_id.to_string())),
+            ("refund_id", self.is_of(order)),
+            ("payment_intent", self.payment_intent.as_deref() == Some(order.intent.as_str())),
+            ("currency", self.currency.eq_ignore_ascii_case(order.money.currency().code())),
+            ("amount", self.amount == order.money.amount().get()),
+        ]);
+        if let Some(field) = wrong {
+            return contradicted(&self.id, field);
+        }
+        Outcome::Settled(match self.status.as_str() {
+            "succeeded" => FoundRefund::Succeeded(id),
+            "pending" | "requires_action" => FoundRefund::Pending(id),
+            "failed" => FoundRefund::Failed(Some(id), Failure::refund_failed(self.failure_reason)),
+            "canceled" => FoundRefund::Failed(Some(id), Failure::refund_canceled()),
+            _ => return Outcome::Unknown(Unknown::Unreadable),
+        })
     }
 }

@@ -6,11 +6,15 @@
     reason = "a panic is a test's verdict"
 )]
 
-use domain::id::{MerchantId, OperationId, PaymentId};
+use domain::id::{MerchantId, OperationId, PaymentId, RefundId};
 use domain::money::{Amount, Currency, Money};
 use domain::operation::Lease;
 use domain::payment::CaptureMethod;
-use domain::provider::{Charge, Closed, Found, NotExecuted, Outcome, Provider, Unknown};
+use domain::provider::{
+    Charge, Closed, Found, FoundRefund, IntentId, NotExecuted, Outcome, Provider, RefundObjectId,
+    RefundOrder, Target, Unknown,
+};
+use domain::refund::RefundReason;
 use domain::text::{PaymentMethod, ReturnUrl, StatementDescriptor};
 use provider::Client;
 use serde_json::{Value, json};
@@ -133,7 +137,7 @@ async fn a_charge_says_what_the_provider_needs_and_nothing_else() {
         ..charge()
     };
     let stub = Stub::answering("200 OK", intent(&charge, "succeeded")).await;
-    assert!(matches!(stub.client().charge(&charge, &lease()).await, Outcome::Settled(Found::Captured(_))));
+    assert!(matches!(stub.client().charge(&charge, &lease()).await, Outcome::Settled(Found::Captured(..))));
     let asked = stub.asked().remove(0);
     let (head, body) = asked.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("POST /v1/payment_intents HTTP/1.1"));
@@ -179,7 +183,7 @@ async fn every_status_of_an_intent_has_its_meaning() {
     };
     assert!(matches!(
         settled(charged("200 OK", intent(&charge, "succeeded"), &charge).await),
-        Found::Captured(_)
+        Found::Captured(..)
     ));
     let held = charged("200 OK", intent(&manual, "requires_capture"), &manual).await;
     assert!(matches!(settled(held), Found::Authorized(_)));
@@ -322,7 +326,7 @@ async fn a_search_turns_the_pages_until_it_is_found() {
     ])
     .await;
     let found = stub.client().find(&charge, since, &lease()).await;
-    assert!(matches!(found, Outcome::Settled(Some(Found::Captured(_)))));
+    assert!(matches!(found, Outcome::Settled(Some(Found::Captured(..)))));
     assert!(stub.asked()[1].contains("starting_after=pi_9"));
 
     let absent = Stub::saying(vec![page(vec![other.clone()], false)]).await;
@@ -337,31 +341,271 @@ async fn a_search_turns_the_pages_until_it_is_found() {
     let stub = Stub::saying(vec![page(both, false)]).await;
     assert!(matches!(
         stub.client().find(&charge, since, &lease()).await,
-        Outcome::Settled(Some(Found::Captured(_)))
+        Outcome::Settled(Some(Found::Captured(..)))
     ));
+}
+
+fn target(charge: &Charge) -> Target {
+    Target {
+        intent: IntentId::parse("pi_1").unwrap(),
+        merchant_id: charge.merchant_id,
+        payment_id: charge.payment_id,
+        money: charge.money,
+        capture: charge.capture,
+    }
+}
+
+fn manual() -> Charge {
+    Charge { capture: CaptureMethod::Manual, ..charge() }
+}
+
+fn refused(code: &str) -> String {
+    json!({ "error": { "type": "invalid_request_error", "code": code, "message": "No." } }).to_string()
 }
 
 #[tokio::test]
 async fn an_intent_that_cannot_be_canceled_answers_with_what_it_is() {
     let charge = charge();
-    let state =
-        json!({"error": {"type": "invalid_request_error", "code": "payment_intent_unexpected_state"}});
     let stub = Stub::saying(vec![
-        Some(("400 Bad Request", state.to_string())),
+        Some(("400 Bad Request", refused("payment_intent_unexpected_state"))),
         Some(("200 OK", intent(&charge, "succeeded").to_string())),
     ])
     .await;
-    let id = domain::provider::IntentId::parse("pi_1").unwrap();
-    let outcome = stub.client().cancel(&charge, &id, &lease()).await;
-    assert!(matches!(outcome, Outcome::Settled(Found::Captured(_))));
+    let outcome = stub.client().cancel(&target(&charge), None, &lease()).await;
+    assert!(matches!(outcome, Outcome::Settled(Found::Captured(..))));
+    assert!(!stub.asked()[0].contains("idempotency-key"), "canceling twice is the same as once");
     assert!(stub.asked()[1].starts_with("GET /v1/payment_intents/pi_1"));
 }
 
 #[tokio::test]
 async fn what_cannot_be_read_is_no_proof() {
+    let stub = Stub::answering("404 Not Found", json!({ "error": { "code": "resource_missing" } })).await;
+    assert_eq!(stub.client().retrieve(&target(&charge())).await, Outcome::Unknown(Unknown::Unreadable));
+}
+
+#[tokio::test]
+async fn a_capture_says_how_much_and_repeats_with_its_key() {
+    let charge = manual();
+    let (asked, key) = (Amount::new(1200).unwrap(), OperationId::at(OffsetDateTime::UNIX_EPOCH));
+    let captured = with(intent(&charge, "succeeded"), "amount_received", json!(1200)).to_string();
+    let stub = Stub::saying(vec![Some(("500 Oops", "{}".to_owned())), Some(("200 OK", captured))]).await;
+    let client = stub.client();
+    let first = client.capture(&target(&charge), asked, key, &lease()).await;
+    assert_eq!(first, Outcome::Unknown(Unknown::ServerError));
+    let second = client.capture(&target(&charge), asked, key, &lease()).await;
+    assert_eq!(second, Outcome::Settled(Found::Captured(IntentId::parse("pi_1").unwrap(), asked)));
+    let [one, two] = &stub.asked()[..] else { panic!("two requests") };
+    assert_eq!(one.split_once("\r\n\r\n").unwrap().1, "amount_to_capture=1200");
+    assert!(one.starts_with("POST /v1/payment_intents/pi_1/capture "));
+    for request in [one, two] {
+        assert!(request.contains(&format!("idempotency-key: {key}")), "{request}");
+    }
+}
+
+#[tokio::test]
+async fn a_capture_of_another_sum_is_contradicted_and_one_without_a_sum_is_believed() {
+    let charge = manual();
+    let asked = Amount::new(1200).unwrap();
+    let captured = async |received: Value| {
+        let stub =
+            Stub::answering("200 OK", with(intent(&charge, "succeeded"), "amount_received", received)).await;
+        let key = OperationId::at(OffsetDateTime::UNIX_EPOCH);
+        stub.client().capture(&target(&charge), asked, key, &lease()).await
+    };
+    assert!(
+        matches!(captured(json!(1999)).await, Outcome::Unknown(Unknown::Contradicted(c)) if c.field == "amount_received")
+    );
+    assert!(matches!(captured(json!(null)).await, Outcome::Settled(Found::Captured(_, sum)) if sum == asked));
+}
+
+#[tokio::test]
+async fn what_another_captured_in_part_is_what_it_is() {
+    let charge = manual();
+    let stub =
+        Stub::answering("200 OK", with(intent(&charge, "succeeded"), "amount_received", json!(7))).await;
+    let found = stub.client().retrieve(&target(&charge)).await;
+    assert!(matches!(found, Outcome::Settled(Found::Captured(_, sum)) if sum.get() == 7));
+}
+
+#[tokio::test]
+async fn every_no_to_a_capture_has_its_meaning() {
+    let charge = manual();
+    let ask = async |answers| {
+        let key = OperationId::at(OffsetDateTime::UNIX_EPOCH);
+        Stub::saying(answers)
+            .await
+            .client()
+            .capture(&target(&charge), charge.money.amount(), key, &lease())
+            .await
+    };
+    let said = |status, body: String| vec![Some((status, body))];
+    assert!(matches!(
+        ask(said("402 Payment Required", refused("card_declined"))).await,
+        Outcome::Settled(Found::Declined(None, _))
+    ));
+    assert!(matches!(
+        ask(said("400 Bad Request", refused("amount_too_large"))).await,
+        Outcome::Settled(Found::Rejected(_))
+    ));
+    let reused = json!({ "error": { "type": "idempotency_error" } }).to_string();
+    assert_eq!(ask(said("400 Bad Request", reused)).await, Outcome::Unknown(Unknown::StoredServerError));
+    assert_eq!(ask(said("409 Conflict", refused("lock_timeout"))).await, Outcome::Unknown(Unknown::Busy));
+    assert_eq!(ask(vec![None]).await, Outcome::Unknown(Unknown::NoAnswer));
+    let moved_on = vec![
+        Some(("400 Bad Request", refused("payment_intent_unexpected_state"))),
+        Some(("200 OK", intent(&charge, "canceled").to_string())),
+    ];
+    assert!(matches!(ask(moved_on).await, Outcome::Settled(Found::Canceled(_))));
+}
+
+fn order() -> RefundOrder {
     let charge = charge();
-    let id = domain::provider::IntentId::parse("pi_1").unwrap();
-    let missing = json!({"error": {"type": "invalid_request_error", "code": "resource_missing"}});
-    let stub = Stub::answering("404 Not Found", missing).await;
-    assert_eq!(stub.client().retrieve(&charge, &id).await, Outcome::Unknown(Unknown::Unreadable));
+    RefundOrder {
+        operation_id: charge.operation_id,
+        refund_id: RefundId::at(OffsetDateTime::UNIX_EPOCH),
+        payment_id: charge.payment_id,
+        merchant_id: charge.merchant_id,
+        intent: IntentId::parse("pi_1").unwrap(),
+        money: Money::new(Amount::new(700).unwrap(), Currency::parse("EUR").unwrap()).unwrap(),
+        reason: Some(RefundReason::Duplicate),
+    }
+}
+
+fn refund(order: &RefundOrder, status: &str) -> Value {
+    json!({
+        "id": "re_1", "object": "refund", "status": status, "amount": 700, "currency": "eur",
+        "payment_intent": "pi_1",
+        "metadata": {
+            "refund_id": order.refund_id.to_string(), "payment_id": order.payment_id.to_string(),
+            "operation_id": order.operation_id.to_string(), "merchant_id": order.merchant_id.to_string(),
+        },
+    })
+}
+
+#[tokio::test]
+async fn a_refund_says_what_the_provider_needs_and_nothing_else() {
+    let order = order();
+    let stub = Stub::answering("200 OK", refund(&order, "succeeded")).await;
+    let found = stub.client().refund(&order, &lease()).await;
+    assert_eq!(found, Outcome::Settled(FoundRefund::Succeeded(RefundObjectId::parse("re_1").unwrap())));
+    let asked = stub.asked().remove(0);
+    let (head, body) = asked.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("POST /v1/refunds "));
+    assert!(head.contains(&format!("idempotency-key: {}", order.operation_id)));
+    let names: Vec<&str> = body.split('&').filter_map(|pair| pair.split('=').next()).collect();
+    let expected = [
+        "payment_intent",
+        "amount",
+        "metadata%5Brefund_id%5D",
+        "metadata%5Bpayment_id%5D",
+        "metadata%5Boperation_id%5D",
+        "metadata%5Bmerchant_id%5D",
+        "reason",
+    ];
+    assert_eq!(names, expected);
+
+    // other implementations refuse what they do not know
+    let order = RefundOrder { reason: None, ..order };
+    let stub = Stub::answering("200 OK", refund(&order, "succeeded")).await;
+    stub.client().refund(&order, &lease()).await;
+    assert!(!stub.asked()[0].contains("reason"));
+}
+
+#[tokio::test]
+async fn every_end_of_a_refund_has_its_meaning() {
+    let order = order();
+    let ask = async |status, body: String| {
+        Stub::saying(vec![Some((status, body))]).await.client().refund(&order, &lease()).await
+    };
+    for status in ["pending", "requires_action"] {
+        let found = ask("200 OK", refund(&order, status).to_string()).await;
+        assert!(matches!(found, Outcome::Settled(FoundRefund::Pending(_))), "{status}");
+    }
+    for (status, reason, code) in [
+        ("failed", json!("lost_or_stolen_card"), "lost_or_stolen_card"),
+        ("failed", json!(null), "refund_failed"),
+        ("canceled", json!(null), "refund_canceled"),
+    ] {
+        let body = with(refund(&order, status), "failure_reason", reason).to_string();
+        match ask("200 OK", body).await {
+            Outcome::Settled(FoundRefund::Failed(Some(_), failure)) => assert_eq!(failure.code, code),
+            other => panic!("{status}: {other:?}"),
+        }
+    }
+    for (status, code, expected) in [
+        ("402 Payment Required", "card_declined", "card_declined"),
+        ("400 Bad Request", "charge_already_refunded", "provider_rejected"),
+        ("400 Bad Request", "payment_intent_unexpected_state", "provider_rejected"),
+        ("404 Not Found", "resource_missing", "provider_rejected"),
+    ] {
+        match ask(status, refused(code)).await {
+            Outcome::Settled(FoundRefund::Failed(None, failure)) => assert_eq!(failure.code, expected),
+            other => panic!("{status}: {other:?}"),
+        }
+    }
+    assert_eq!(ask("500 Oops", "{}".to_owned()).await, Outcome::Unknown(Unknown::ServerError));
+}
+
+#[tokio::test]
+async fn a_refund_that_is_not_ours_is_contradicted() {
+    let order = order();
+    for (field, value) in [
+        ("object", json!("charge")),
+        ("amount", json!(701)),
+        ("currency", json!("usd")),
+        ("payment_intent", json!("pi_2")),
+    ] {
+        let body = with(refund(&order, "succeeded"), field, value);
+        let found = Stub::answering("200 OK", body).await.client().refund(&order, &lease()).await;
+        assert!(matches!(found, Outcome::Unknown(Unknown::Contradicted(c)) if c.field == field), "{field}");
+    }
+    for key in ["merchant_id", "payment_id", "refund_id"] {
+        let mut body = refund(&order, "succeeded");
+        body["metadata"][key] = json!("another");
+        let found = Stub::answering("200 OK", body).await.client().refund(&order, &lease()).await;
+        assert!(matches!(found, Outcome::Unknown(Unknown::Contradicted(c)) if c.field == key), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_refund_is_found_among_those_of_its_intent() {
+    let order = order();
+    let mut other = refund(&order, "succeeded");
+    other["metadata"] = json!({});
+    other["id"] = json!("re_0");
+    let page = |data: &[&Value], has_more: bool| {
+        Some(("200 OK", json!({ "data": data, "has_more": has_more }).to_string()))
+    };
+    let ours = refund(&order, "pending");
+    let stub = Stub::saying(vec![page(&[&other], true), page(&[&ours], false)]).await;
+    let found = stub.client().find_refund(&order, None, &lease()).await;
+    assert!(matches!(found, Outcome::Settled(Some(FoundRefund::Pending(_)))));
+    let asked = stub.asked();
+    assert!(asked[0].starts_with("GET /v1/refunds?payment_intent=pi_1&limit=100 "), "{}", asked[0]);
+    assert!(asked[1].contains("starting_after=re_0"));
+
+    let stub = Stub::saying(vec![page(&[&other], false)]).await;
+    assert_eq!(stub.client().find_refund(&order, None, &lease()).await, Outcome::Settled(None));
+    let stub = Stub::answering("200 OK", ours).await;
+    let known = RefundObjectId::parse("re_1").unwrap();
+    let found = stub.client().find_refund(&order, Some(&known), &lease()).await;
+    assert!(matches!(found, Outcome::Settled(Some(FoundRefund::Pending(_)))));
+    assert!(stub.asked()[0].starts_with("GET /v1/refunds/re_1 "));
+}
+
+#[tokio::test]
+async fn a_short_lease_sends_nothing_that_changes_anything() {
+    let stub = Stub::saying(Vec::new()).await;
+    let client = stub.client();
+    let short = Lease::new(OffsetDateTime::UNIX_EPOCH, Instant::now(), TIMEOUT / 2);
+    let (charge, key) = (manual(), OperationId::at(OffsetDateTime::UNIX_EPOCH));
+    let too_short = NotExecuted::LeaseTooShort;
+    let target = target(&charge);
+    assert_eq!(
+        client.capture(&target, charge.money.amount(), key, &short).await,
+        Outcome::NotExecuted(too_short)
+    );
+    assert_eq!(client.cancel(&target, Some(key), &short).await, Outcome::NotExecuted(too_short));
+    assert_eq!(client.refund(&order(), &short).await, Outcome::NotExecuted(too_short));
+    assert_eq!(stub.asked(), Vec::<String>::new());
 }

@@ -70,7 +70,7 @@ const CLAIM: [Value; 26] = [
 ];
 
 /// The parameters of the settlement, in their order.
-const SETTLE: [Value; 22] = [
+const SETTLE: [Value; 23] = [
     Sample("o.merchant_id"),
     ID,
     Sql(":lease_until"),
@@ -92,6 +92,7 @@ const SETTLE: [Value; 22] = [
     Sample("p.updated_at"),
     ID,
     Sample("last.type"),
+    Sample("o.actor"),
     Sample("last.data"),
 ];
 
@@ -114,9 +115,9 @@ impl Pgbench {
         let program = installation.programs().join("pgbench");
         ensure!(program.is_file(), "there is no {}", program.display());
 
-        let claim = Statement::find(|text| text.starts_with("WITH claimed AS") && text.contains("payments"))?;
+        let claim = Statement::find(|text| text.contains("INSERT INTO payments"))?;
         let settle =
-            Statement::find(|text| text.starts_with("WITH settled AS") && text.contains("operations"))?;
+            Statement::find(|text| text.starts_with("WITH settled AS") && !text.contains("watched AS"))?;
         let mut variables = Vec::new();
         let claim = substitute(&claim, &CLAIM, "claim", owner, &mut variables).await?;
         let settle = substitute(&settle, &SETTLE, "settle", owner, &mut variables).await?;

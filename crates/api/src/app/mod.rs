@@ -1,5 +1,14 @@
 //! The use cases: what happens, in which order. No SQL and no HTTP.
+//!
+//! [`once`] is the road of every request that moves money, from its key to its answer; `payments` and `refunds` say what
+//! each of them begins. [`operations`] carries out what was begun, whoever holds it: `charge`, `capture`, `refunds` and
+//! `watch` have the steps at the provider.
 
-pub mod charge;
+mod capture;
+mod charge;
 pub mod merchants;
+pub mod once;
+pub mod operations;
 pub mod payments;
+pub mod refunds;
+mod watch;

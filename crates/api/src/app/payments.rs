@@ -1,280 +1,117 @@
-//! Creating a payment, once; reading payments.
+//! What a create, a capture and a cancel begin.
 
 use crate::answer;
-use crate::app::charge::carry_out;
-use crate::middleware::auth::Caller;
-use crate::middleware::shed::Slot;
+use crate::app::once::{Begun, Refused};
 use crate::state::App;
-use domain::event::Actor;
-use domain::id::{MerchantId, OperationId, PaymentId, TraceId};
-use domain::idempotency::{Fingerprint, IdempotencyKey};
-use domain::operation::{Lease, Operation};
-use domain::payment::{NewPayment, Payment};
+use domain::id::{MerchantId, PaymentId};
+use domain::money::Amount;
+use domain::operation::{Leased, OperationKind};
+use domain::payment::{NewPayment, Payment, Refusal, Transition};
 use persistence::StoreError;
-use persistence::idempotency::{KeyState, KnownKey, StoredAnswer};
-use persistence::payments::{Claim, Claimed};
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::oneshot;
-use tokio::time::Instant;
-use tracing::Instrument;
+use persistence::operations::Claim;
+use persistence::payments::Claimed;
 
-/// A settled operation is looked for this often at first, and ever less often up to the second.
-const FIRST_LOOK: Duration = Duration::from_millis(50);
-const LAST_LOOK: Duration = Duration::from_millis(250);
-/// How long saying that a caller got its 202 may take.
-const ACKNOWLEDGE: Duration = Duration::from_millis(300);
+/// How often a decision is made anew because somebody else was faster.
+pub(super) const TRIES: usize = 10;
 
-/// A request to create a payment.
-pub struct Create {
-    /// Who asks.
-    pub caller: Caller,
-    /// The trace of the request.
-    pub trace_id: TraceId,
-    /// The caller's key.
-    pub key: IdempotencyKey,
-    /// What is asked for.
-    pub request: NewPayment,
-    /// How long the caller wants to wait for the outcome, if it said so.
-    pub wait: Option<Duration>,
-    /// When waiting ends in any case.
-    pub latest: Instant,
-    /// The request's place among those that do database work.
-    pub slot: Slot,
-}
-
-/// What the caller is told.
-#[derive(Debug)]
-pub enum Created {
-    /// How the operation ended.
-    Answered {
-        /// The stored answer.
-        answer: StoredAnswer,
-        /// Whether the key was known.
-        replayed: bool,
-    },
-    /// It has no outcome yet.
-    Accepted {
-        /// The payment as it stands.
-        payment: Box<Payment>,
-        /// Whether the key was known.
-        replayed: bool,
-    },
-    /// The first request with the key is still being served.
-    InProgress,
-    /// The key was used for another request.
-    KeyReused,
-    /// A living payment has the reference.
-    ReferenceUsed(PaymentId),
-}
-
-/// Why nothing was created.
-#[derive(Debug, thiserror::Error)]
-pub enum CreateError {
-    /// The database. If its answer was lost, the payment may exist: the same key tells.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The provider does not take our credentials, so nothing new is begun.
-    #[error("the provider does not take our credentials")]
-    Misconfigured,
-    /// The task ended without an answer: a fault of this program.
-    #[error("the task that creates the payment ended without an answer")]
-    Lost,
-}
-
-type Reply = oneshot::Sender<Result<Created, CreateError>>;
-
-/// Creates a payment, or finds what became of it.
-///
-/// From claim to settlement everything runs in a task of its own, and this only waits for its word. A caller that hangs
-/// up, or a deadline, ends the waiting and never the work.
-///
-/// # Errors
-/// See [`CreateError`].
-pub async fn create(app: &Arc<App>, create: Create) -> Result<Created, CreateError> {
-    let (reply, answer) = oneshot::channel();
-    let work = claim(Arc::clone(app), create, Instant::now(), reply);
-    app.stop.tasks.spawn(work.instrument(tracing::Span::current()));
-    answer.await.unwrap_or(Err(CreateError::Lost))
-}
-
-async fn claim(app: Arc<App>, create: Create, arrived: Instant, reply: Reply) {
-    let merchant_id = create.caller.merchant_id;
-    let until = (arrived + create.wait.unwrap_or(app.settings.sync_wait)).min(create.latest);
-    let now = answer::now();
-    let payment = Payment::new(merchant_id, create.request, now);
-    let fingerprint = Fingerprint::of_payment(&payment.request);
-    let claim = Claim {
-        payment: &payment,
-        operation_id: OperationId::at(now),
-        key: &create.key,
-        fingerprint: &fingerprint,
-        actor: Actor::Key(create.caller.key_id),
-        trace_id: create.trace_id,
-        lease: app.settings.windows.lease,
-        served: until > arrived,
-    };
-    let claimed = if app.credentials.are_refused() {
-        match app.store.find_idempotency_key(merchant_id, &create.key).await {
-            Ok(Some(known)) => Ok(Claimed::KeyKnown(known)),
-            Ok(None) => return drop(reply.send(Err(CreateError::Misconfigured))),
-            Err(error) => Err(error),
-        }
-    } else {
-        app.store.claim_payment(&claim).await
-    };
-    match claimed {
-        Ok(Claimed::Ours(operation, lease)) => {
-            create.slot.release();
-            let serving = Serving { app: &app, operation: &operation, key: &create.key, payment: &payment };
-            first(&serving, &lease, until, reply).await;
-        }
-        Ok(Claimed::KeyKnown(known)) => {
-            // without a preference a repetition is answered at once
-            let until = (arrived + create.wait.unwrap_or_default()).min(create.latest);
-            let answer =
-                again(&app, merchant_id, &create.key, known, &fingerprint, until, &create.slot).await;
-            drop(reply.send(answer.map_err(CreateError::from)));
-        }
-        Ok(Claimed::ReferenceUsed(id)) => drop(reply.send(Ok(Created::ReferenceUsed(id)))),
-        Err(error) => drop(reply.send(Err(error.into()))),
-    }
-}
-
-/// What a first request needs to know while it is served.
-struct Serving<'a> {
-    app: &'a App,
-    operation: &'a Operation,
-    key: &'a IdempotencyKey,
-    payment: &'a Payment,
-}
-
-/// The first request with its key: carries the operation out, and answers at the latest when the caller has waited
-/// long enough.
-async fn first(serving: &Serving<'_>, lease: &Lease, until: Instant, reply: Reply) {
-    let work = carry_out(serving.app, serving.operation, lease, serving.payment.clone());
-    tokio::pin!(work);
-    tokio::select! {
-        answer = &mut work => {
-            let created = match answer {
-                Some(answer) => Created::Answered { answer, replayed: false },
-                None => serving.wait_for_others(until).await,
-            };
-            drop(reply.send(Ok(created)));
-        }
-        () = serving.patience(until) => {
-            drop(reply.send(Ok(serving.accept().await)));
-            work.await;
-        }
-    }
-}
-
-impl Serving<'_> {
-    /// Ends when the caller has waited long enough. Until then others are told that the caller is being served.
-    async fn patience(&self, until: Instant) {
-        let Operation { merchant_id, id, .. } = *self.operation;
-        let lease = self.app.settings.windows.lease;
-        let keep_serving = async {
-            loop {
-                tokio::time::sleep(lease / 2).await;
-                // if that fails, others get a 202 instead of a 409
-                let _ = self.app.store.keep_serving(merchant_id, id, lease).await;
-            }
-        };
-        tokio::select! {
-            () = tokio::time::sleep_until(until) => {}
-            () = self.app.stop.giving_up() => {}
-            () = keep_serving => {}
-        }
-    }
-
-    /// Our attempt brought no outcome, and the operation is anybody's: waits for whoever settles it.
-    async fn wait_for_others(&self, until: Instant) -> Created {
-        let settled = settled_by(self.app, self.operation.merchant_id, self.key, until);
-        tokio::select! {
-            Ok(Some(answer)) = settled => Created::Answered { answer, replayed: false },
-            () = self.patience(until) => self.accept().await,
-        }
-    }
-
-    /// 202, unless the operation settled in the meantime.
-    async fn accept(&self) -> Created {
-        let accepted = Created::Accepted { payment: Box::new(self.payment.clone()), replayed: false };
-        let acknowledged = self.app.store.acknowledge(self.operation.merchant_id, self.operation.id);
-        match tokio::time::timeout(ACKNOWLEDGE, acknowledged).await {
-            Ok(Ok(false)) => {
-                let known = self.app.store.find_idempotency_key(self.operation.merchant_id, self.key);
-                match tokio::time::timeout(ACKNOWLEDGE, known).await {
-                    Ok(Ok(Some(KnownKey { state: KeyState::Settled(answer), .. }))) => {
-                        Created::Answered { answer, replayed: false }
-                    }
-                    _ => accepted,
-                }
-            }
-            // also when it could not be written: what was claimed is never answered with an error
-            _ => accepted,
-        }
-    }
-}
-
-/// A request whose key is known.
-async fn again(
+/// Writes the payment with its key and operation, in one statement.
+pub(super) async fn create(
     app: &App,
     merchant_id: MerchantId,
-    key: &IdempotencyKey,
-    known: KnownKey,
-    fingerprint: &Fingerprint,
-    until: Instant,
-    slot: &Slot,
-) -> Result<Created, StoreError> {
-    if !known.is_same_request(fingerprint) {
-        return Ok(Created::KeyReused);
-    }
-    let replay = |answer| Created::Answered { answer, replayed: true };
-    if let KeyState::Settled(answer) = known.state {
-        return Ok(replay(answer));
-    }
-    let mut state = known.state;
-    if until > Instant::now() {
-        slot.release();
-        if let Some(answer) = settled_by(app, merchant_id, key, until).await? {
-            return Ok(replay(answer));
+    new: NewPayment,
+    claim: &Claim<'_>,
+) -> Result<Begun, StoreError> {
+    let payment = Payment::new(merchant_id, new, answer::now());
+    Ok(match app.store.claim_payment(&payment, claim).await? {
+        Claimed::Ours(operation, lease) => {
+            Begun::Ours(Box::new(Leased { operation, lease, payment, refund: None }))
         }
-        state = app.store.find_idempotency_key(merchant_id, key).await?.map_or(state, |known| known.state);
-    }
-    Ok(match state {
-        KeyState::Settled(answer) => replay(answer),
-        KeyState::BeingServed => Created::InProgress,
-        KeyState::Open => {
-            let payment = app.store.find_payment(merchant_id, known.payment_id).await?;
-            let payment = payment.ok_or(StoreError::Unreadable("operations.payment_id"))?;
-            // it may have settled between the two looks, and a 202 never shows how it ended
-            match app.store.find_idempotency_key(merchant_id, key).await?.map(|known| known.state) {
-                Some(KeyState::Settled(answer)) => replay(answer),
-                _ => Created::Accepted { payment: Box::new(payment), replayed: true },
-            }
-        }
+        Claimed::KeyKnown(known) => Begun::KeyKnown(known),
+        Claimed::ReferenceUsed(id) => Begun::Refused(Refused::ReferenceUsed(id)),
     })
 }
 
-/// Looks until the operation of the key is settled, or the time is up. No connection is held between two looks.
-async fn settled_by(
+/// Asks for a capture.
+pub(super) async fn capture(
     app: &App,
     merchant_id: MerchantId,
-    key: &IdempotencyKey,
-    until: Instant,
-) -> Result<Option<StoredAnswer>, StoreError> {
-    let mut pause = FIRST_LOOK;
-    loop {
-        let known = app.store.find_idempotency_key(merchant_id, key).await?;
-        if let Some(KnownKey { state: KeyState::Settled(answer), .. }) = known {
-            return Ok(Some(answer));
+    id: Option<PaymentId>,
+    amount: Option<Amount>,
+    claim: &Claim<'_>,
+) -> Result<Begun, StoreError> {
+    step(app, merchant_id, id, OperationKind::Capture, claim, |payment| payment.request_capture(amount)).await
+}
+
+/// Asks for a cancel.
+pub(super) async fn cancel(
+    app: &App,
+    merchant_id: MerchantId,
+    id: Option<PaymentId>,
+    claim: &Claim<'_>,
+) -> Result<Begun, StoreError> {
+    step(app, merchant_id, id, OperationKind::Cancel, claim, Payment::request_cancel).await
+}
+
+/// Decides by the payment as it stands, and writes the step if it still stands so. If not, decides anew.
+async fn step(
+    app: &App,
+    merchant_id: MerchantId,
+    id: Option<PaymentId>,
+    kind: OperationKind,
+    claim: &Claim<'_>,
+    decide: impl Fn(&Payment) -> Result<Transition, Refusal>,
+) -> Result<Begun, StoreError> {
+    for _ in 0..TRIES {
+        let Some(payment) = find(app, merchant_id, id).await? else {
+            return refuse(app, merchant_id, claim, Refused::NoSuchPayment).await;
+        };
+        let step = match decide(&payment) {
+            Ok(step) => step,
+            Err(refusal) => {
+                let refused = match refusal {
+                    Refusal::State => Refused::State(Box::new(payment)),
+                    Refusal::TooLarge { most } => Refused::CaptureTooLarge { most },
+                    Refusal::Amount(error) => Refused::Amount(error),
+                };
+                return refuse(app, merchant_id, claim, refused).await;
+            }
+        };
+        let at = answer::now();
+        match app.store.claim_step(&payment, &step, kind, claim, at).await {
+            Ok(Some((operation, lease))) => {
+                let payment = payment.after(&step, at);
+                return Ok(Begun::Ours(Box::new(Leased { operation, lease, payment, refund: None })));
+            }
+            Ok(None) => {
+                if let Some(known) = app.store.find_idempotency_key(merchant_id, claim.key).await? {
+                    return Ok(Begun::KeyKnown(known));
+                }
+            }
+            Err(StoreError::StateMoved) => {}
+            Err(other) => return Err(other),
         }
-        let now = Instant::now();
-        if now >= until {
-            return Ok(None);
-        }
-        tokio::time::sleep(pause.min(until - now)).await;
-        pause = pause.saturating_mul(2).min(LAST_LOOK);
     }
+    Err(StoreError::StateMoved)
+}
+
+pub(super) async fn find(
+    app: &App,
+    merchant_id: MerchantId,
+    id: Option<PaymentId>,
+) -> Result<Option<Payment>, StoreError> {
+    match id {
+        Some(id) => app.store.find_payment(merchant_id, id).await,
+        None => Ok(None),
+    }
+}
+
+/// A refusal, unless the key is known: a repetition is answered as it was, however the payment has moved since.
+pub(super) async fn refuse(
+    app: &App,
+    merchant_id: MerchantId,
+    claim: &Claim<'_>,
+    refused: Refused,
+) -> Result<Begun, StoreError> {
+    let known = app.store.find_idempotency_key(merchant_id, claim.key).await?;
+    Ok(known.map_or(Begun::Refused(refused), Begun::KeyKnown))
 }

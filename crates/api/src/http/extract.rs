@@ -1,18 +1,49 @@
-//! What every POST that moves money has in common, read in the order in which its faults are answered: media type, size,
-//! key, JSON.
+//! What requests have in common: the id in their path, and of every POST that moves money, read in the order in which
+//! its faults are answered, media type, size, key and JSON.
 
-use crate::http::error::{Code, Problem};
 use crate::http::json::{self, Json};
 use crate::http::prefer::Prefer;
+use crate::problem::{Code, Problem};
 use axum::body::Body;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, header};
 use bytes::Bytes;
 use domain::idempotency::IdempotencyKey;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use std::convert::Infallible;
+use std::fmt;
+use uuid::Uuid;
 
 /// The largest body, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
+
+/// An id as it stands in the path. What is none names nothing, which is only told when everything before it is right.
+pub struct Id(String);
+
+impl Id {
+    /// The id, if it is one. Other spellings of a UUID are not what was given out.
+    #[must_use]
+    pub fn uuid(&self) -> Option<Uuid> {
+        Uuid::try_parse(&self.0).ok().filter(|uuid| uuid.to_string() == self.0)
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        // what is not UTF-8 is no id either
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        Ok(Self(path.map(|Path(id)| id).unwrap_or_default()))
+    }
+}
 
 /// A request that moves money, before its fields are looked at.
 pub struct MoneyPost {
@@ -20,19 +51,50 @@ pub struct MoneyPost {
     pub key: IdempotencyKey,
     /// How long the caller wants to wait.
     pub prefer: Prefer,
-    /// The body.
-    pub body: Json,
+    body: Json,
+}
+
+impl MoneyPost {
+    /// The body. It is gone afterwards.
+    pub fn take_body(&mut self) -> Json {
+        std::mem::replace(&mut self.body, Json::Null)
+    }
+
+    async fn read(request: Request, body_is_optional: bool) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let body = match check_media_type(&parts.headers) {
+            Ok(()) => read(&parts.headers, body).await?,
+            Err(refused) if body_is_optional => match read(&parts.headers, body).await {
+                Ok(body) if body.is_empty() => body,
+                _ => return Err(refused),
+            },
+            Err(refused) => return Err(refused),
+        };
+        let key = idempotency_key(&parts.headers)?;
+        let body = match body_is_optional && body.is_empty() {
+            true => Json::Object(Vec::new()),
+            false => json::parse(&body)?,
+        };
+        Ok(Self { key, prefer: Prefer::of(&parts.headers), body })
+    }
 }
 
 impl<S: Send + Sync> FromRequest<S> for MoneyPost {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let (parts, body) = request.into_parts();
-        check_media_type(&parts.headers)?;
-        let body = read(&parts.headers, body).await?;
-        let key = idempotency_key(&parts.headers)?;
-        Ok(Self { key, prefer: Prefer::of(&parts.headers), body: json::parse(&body)? })
+        Self::read(request, false).await
+    }
+}
+
+/// The same where an empty body counts as `{}` and needs no media type.
+pub struct OptionalBody(pub MoneyPost);
+
+impl<S: Send + Sync> FromRequest<S> for OptionalBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        MoneyPost::read(request, true).await.map(Self)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reading a body: I-JSON (RFC 7493) first, then one object at a time, collecting every field error on the way.
 
-use crate::http::error::{Code, FieldError, Place, Problem};
+use crate::problem::{Code, FieldError, Place, Problem};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 

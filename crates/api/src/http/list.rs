@@ -1,104 +1,195 @@
-//! The parameters of a list, and its cursor.
+//! The parameters of lists, and their cursors.
 
-use crate::http::error::{FieldError, Place, Problem};
+use crate::problem::{FieldError, Place, Problem};
 use domain::id::PaymentId;
 use domain::payment::Status;
 use domain::text::Reference;
 use percent_encoding::percent_decode_str;
 use persistence::payments::Filter;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 /// How many objects a page has, unless the caller says so.
-const DEFAULT_LIMIT: u8 = 20;
+pub const DEFAULT_LIMIT: u8 = 20;
 /// The most a page has.
-const MAX_LIMIT: u8 = 100;
+pub const MAX_LIMIT: u8 = 100;
 
-/// A list that was asked for.
+/// A page, as callers see it.
+#[derive(Debug, Serialize)]
+pub struct ListBody<T> {
+    data: Vec<T>,
+    next_cursor: Option<String>,
+}
+
+impl<T> ListBody<T> {
+    /// A page and the cursor of the next.
+    pub fn new(data: impl Iterator<Item = T>, next_cursor: Option<String>) -> Self {
+        Self { data: data.collect(), next_cursor }
+    }
+}
+
+/// A page of a list: how much of it, and what its cursors belong to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Page {
+    limit: u8,
+    /// A digest of the list and its filters.
+    scope: String,
+}
+
+impl Page {
+    /// How many rows to read: one more than asked for tells whether there is a next page.
+    #[must_use]
+    pub fn to_read(&self) -> i64 {
+        i64::from(self.limit).saturating_add(1)
+    }
+
+    /// Cuts what was read down to the page, and makes the cursor of the next one from where its last object stands.
+    pub fn next<T>(&self, rows: &mut Vec<T>, place: impl Fn(&T) -> u128) -> Option<String> {
+        let more = rows.len() > usize::from(self.limit);
+        rows.truncate(usize::from(self.limit));
+        let last = rows.last().filter(|_| more)?;
+        Some(format!("{:032x}{}", place(last), self.scope))
+    }
+
+    /// Where the page before ended, if the cursor is one of this list and its filters.
+    fn place(&self, cursor: &str) -> Option<u128> {
+        let (place, scope) = cursor.split_at_checked(32)?;
+        let lower_hex = place.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        (lower_hex && scope == self.scope).then(|| u128::from_str_radix(place, 16).ok()).flatten()
+    }
+}
+
+fn digest(scope: &[u8]) -> String {
+    Sha256::digest(scope).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Why a parameter is refused: a code, and what to do.
+type Refused = (&'static str, &'static str);
+
+/// The parameters of a list, read one by one.
+#[derive(Default)]
+struct Parameters {
+    errors: Vec<FieldError>,
+    cursor: Option<String>,
+    limit: Option<u8>,
+}
+
+impl Parameters {
+    /// Reads a query string. `limit` and `cursor` are of every list; `take` is given the others.
+    fn read(
+        query: &str,
+        may_repeat: &[&str],
+        mut take: impl FnMut(&str, &str) -> Result<(), Refused>,
+    ) -> Self {
+        let mut read = Self::default();
+        let mut seen: Vec<String> = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (Some(name), Some(value)) = (decode(name), decode(value)) else {
+                read.errors.push(error("query", "unsupported", "is not UTF-8"));
+                continue;
+            };
+            if seen.contains(&name) && !may_repeat.contains(&name.as_str()) {
+                read.errors.push(error(&name, "unsupported", "must not be repeated"));
+                continue;
+            }
+            let taken = match name.as_str() {
+                "limit" => limit(&value).map(|limit| read.limit = Some(limit)),
+                "cursor" => {
+                    read.cursor = Some(value);
+                    Ok(())
+                }
+                other => take(other, &value),
+            };
+            if let Err((code, detail)) = taken {
+                read.errors.push(error(&name, code, detail));
+            }
+            seen.push(name);
+        }
+        read
+    }
+
+    /// The page that was asked for, once it is known what its cursors belong to.
+    fn page(mut self, scope: &[u8]) -> Result<(Option<u128>, Page), Problem> {
+        let page = Page { limit: self.limit.unwrap_or(DEFAULT_LIMIT), scope: digest(scope) };
+        let place = self.cursor.as_deref().map(|cursor| page.place(cursor));
+        if place == Some(None) {
+            self.errors.push(error("cursor", "unsupported", "is none that was given out for these filters"));
+        }
+        if self.errors.is_empty() {
+            Ok((place.flatten(), page))
+        } else {
+            Err(Problem::validation(self.errors))
+        }
+    }
+}
+
+fn limit(value: &str) -> Result<u8, Refused> {
+    let number: u64 = value.parse().map_err(|_| ("wrong_type", "must be a number from 1 to 100"))?;
+    u8::try_from(number)
+        .ok()
+        .filter(|n| (1..=MAX_LIMIT).contains(n))
+        .ok_or(("out_of_range", "must be from 1 to 100"))
+}
+
+const UNKNOWN: Refused = ("unknown_field", "is not a parameter of this list");
+
+/// Reads the query string of a list without filters: where the page before ended, and the page.
+///
+/// # Errors
+/// Every unknown, repeated or unreadable parameter, at once.
+pub fn read_page(query: &str, list: &str) -> Result<(Option<u128>, Page), Problem> {
+    Parameters::read(query, &[], |_, _| Err(UNKNOWN)).page(list.as_bytes())
+}
+
+/// A list of payments that was asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Query {
     /// What it is narrowed to.
     pub filter: Filter,
     /// Where the page before ended.
     pub cursor: Option<PaymentId>,
-    /// How many.
-    pub limit: u8,
+    /// How much of it.
+    pub page: Page,
 }
 
-/// Reads a query string.
+/// Reads the query string of the list of payments.
 ///
 /// # Errors
 /// Every unknown, repeated or unreadable parameter, at once.
-pub fn read(query: &str) -> Result<Query, Problem> {
-    let mut errors = Vec::new();
-    let mut seen: Vec<String> = Vec::new();
+pub fn read_payments_query(query: &str) -> Result<Query, Problem> {
     let mut filter =
         Filter { statuses: Vec::new(), open: false, reference: None, created_from: None, created_to: None };
-    let (mut cursor_text, mut limit) = (None, DEFAULT_LIMIT);
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let (Some(name), Some(value)) = (decode(name), decode(value)) else {
-            errors.push(error("query", "unsupported", "is not UTF-8"));
-            continue;
-        };
-        if name != "status" && seen.contains(&name) {
-            errors.push(error(&name, "unsupported", "must not be repeated"));
-            continue;
-        }
-        let read = match name.as_str() {
-            "limit" => match value.parse::<u64>() {
-                Ok(number) => match u8::try_from(number).ok().filter(|n| (1..=MAX_LIMIT).contains(n)) {
-                    Some(number) => {
-                        limit = number;
-                        Ok(())
-                    }
-                    None => Err(("out_of_range", "must be from 1 to 100")),
-                },
-                Err(_) => Err(("wrong_type", "must be a number from 1 to 100")),
-            },
-            "cursor" => {
-                cursor_text = Some(value);
+    let parameters = Parameters::read(query, &["status"], |name, value| match name {
+        "status" => Status::parse(value)
+            .map(|status| filter.statuses.push(status))
+            .ok_or(("unsupported", "must be a status of a payment")),
+        "open" => match value {
+            "true" => {
+                filter.open = true;
                 Ok(())
             }
-            "status" => Status::parse(&value)
-                .map(|status| filter.statuses.push(status))
-                .ok_or(("unsupported", "must be a status of a payment")),
-            "open" => match value.as_str() {
-                "true" => {
-                    filter.open = true;
-                    Ok(())
-                }
-                "false" => Ok(()),
-                _ => Err(("wrong_type", "must be true or false")),
-            },
-            "reference" => Reference::parse(&value)
-                .map(|reference| filter.reference = Some(reference))
-                .map_err(|_| ("unsupported", "must be what a reference can be")),
-            "created_from" => time_of(&value).map(|at| filter.created_from = Some(at)),
-            "created_to" => time_of(&value).map(|at| filter.created_to = Some(at)),
-            _ => Err(("unknown_field", "is not a parameter of this list")),
-        };
-        if let Err((code, detail)) = read {
-            errors.push(error(&name, code, detail));
-        }
-        seen.push(name);
-    }
+            "false" => Ok(()),
+            _ => Err(("wrong_type", "must be true or false")),
+        },
+        "reference" => Reference::parse(value)
+            .map(|reference| filter.reference = Some(reference))
+            .map_err(|_| ("unsupported", "must be what a reference can be")),
+        "created_from" => time_of(value).map(|at| filter.created_from = Some(at)),
+        "created_to" => time_of(value).map(|at| filter.created_to = Some(at)),
+        _ => Err(UNKNOWN),
+    });
     if filter.statuses.is_empty() {
         filter.statuses = Status::ALL.to_vec();
     }
     filter.statuses.sort_by_key(|status| status.name());
     filter.statuses.dedup();
     // the filters are complete only now
-    let cursor = cursor_text.and_then(|text| {
-        let read = read_cursor(&text, &filter);
-        if read.is_none() {
-            errors.push(error("cursor", "unsupported", "is none that was given out for these filters"));
-        }
-        read
-    });
-    if errors.is_empty() { Ok(Query { filter, cursor, limit }) } else { Err(Problem::validation(errors)) }
+    let (place, page) = parameters.page(&scope(&filter))?;
+    Ok(Query { filter, cursor: place.map(|at| PaymentId(Uuid::from_u128(at))), page })
 }
 
 fn error(name: &str, code: &'static str, detail: &str) -> FieldError {
@@ -110,7 +201,7 @@ fn decode(text: &str) -> Option<String> {
     percent_decode_str(&spaces).decode_utf8().ok().map(std::borrow::Cow::into_owned)
 }
 
-fn time_of(text: &str) -> Result<OffsetDateTime, (&'static str, &'static str)> {
+fn time_of(text: &str) -> Result<OffsetDateTime, Refused> {
     // a plus that was not escaped arrives as a blank, and a time has none
     let text = text.replace(' ', "+");
     OffsetDateTime::parse(&text, &Rfc3339)
@@ -119,30 +210,19 @@ fn time_of(text: &str) -> Result<OffsetDateTime, (&'static str, &'static str)> {
         .ok_or(("wrong_type", "must be a time of RFC 3339, such as 2026-01-31T12:00:00Z"))
 }
 
-/// Where a page ended: the last id, and a digest of the filters that it belongs to.
-#[must_use]
-pub fn cursor(last: PaymentId, filter: &Filter) -> String {
-    format!("{}{}", last.0.simple(), filters_digest(filter))
-}
-
-fn read_cursor(text: &str, filter: &Filter) -> Option<PaymentId> {
-    let (id, digest) = text.split_at_checked(32)?;
-    let id = Uuid::try_parse(id).ok()?;
-    (digest == filters_digest(filter)).then_some(PaymentId(id))
-}
-
-fn filters_digest(filter: &Filter) -> String {
-    let mut hash = Sha256::new();
+/// What tells one choice of filters from another.
+fn scope(filter: &Filter) -> Vec<u8> {
+    let mut scope = b"payments".to_vec();
     for status in &filter.statuses {
-        hash.update(status.name());
-        hash.update([0]);
+        scope.extend(status.name().as_bytes());
+        scope.push(0);
     }
-    hash.update([u8::from(filter.open)]);
+    scope.push(u8::from(filter.open));
     for time in [filter.created_from, filter.created_to] {
-        hash.update(time.map_or(i128::MIN, OffsetDateTime::unix_timestamp_nanos).to_be_bytes());
+        scope.extend(time.map_or(i128::MIN, OffsetDateTime::unix_timestamp_nanos).to_be_bytes());
     }
-    hash.update(filter.reference.as_ref().map_or("", |reference| reference.as_str()));
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    scope.extend(filter.reference.as_ref().map_or("", |reference| reference.as_str()).as_bytes());
+    scope
 }
 
 #[cfg(test)]
@@ -151,7 +231,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn refused(query: &str) -> Vec<(String, String)> {
-        let problem = read(query).unwrap_err();
+        let problem = read_payments_query(query).unwrap_err();
         let body: serde_json::Value = serde_json::from_slice(&problem.body("")).unwrap();
         let errors = body["errors"].as_array().unwrap().iter();
         errors
@@ -161,10 +241,10 @@ mod tests {
 
     #[test]
     fn parameters_are_read() {
-        let query = read("").unwrap();
-        assert_eq!((query.limit, query.cursor, query.filter.statuses.len()), (20, None, 6));
-        let query = read("limit=5&status=failed&status=captured&open=true&reference=a%20b+c&created_from=2026-01-31T12:00:00%2B01:00").unwrap();
-        assert_eq!(query.limit, 5);
+        let query = read_payments_query("").unwrap();
+        assert_eq!((query.page.limit, query.cursor, query.filter.statuses.len()), (20, None, 6));
+        let query = read_payments_query("limit=5&status=failed&status=captured&open=true&reference=a%20b+c&created_from=2026-01-31T12:00:00%2B01:00").unwrap();
+        assert_eq!(query.page.limit, 5);
         assert_eq!(query.filter.statuses, [Status::Captured, Status::Failed]);
         assert!(query.filter.open);
         assert_eq!(query.filter.reference.unwrap().as_str(), "a b c");
@@ -194,17 +274,33 @@ mod tests {
 
     #[test]
     fn a_cursor_belongs_to_its_filters() {
-        let id = PaymentId(Uuid::now_v7());
-        let failed = read("status=failed").unwrap().filter;
-        let text = cursor(id, &failed);
-        assert_eq!(read(&format!("status=failed&limit=1&cursor={text}")).unwrap().cursor, Some(id));
+        let id = Uuid::now_v7();
+        let failed = read_payments_query("status=failed&limit=1").unwrap().page;
+        let mut rows = vec![id.as_u128(), 0];
+        let text = failed.next(&mut rows, |row| *row).unwrap();
+        assert_eq!(rows.len(), 1, "the one more that was read is cut off");
+        let next = read_payments_query(&format!("status=failed&limit=2&cursor={text}")).unwrap();
+        assert_eq!(next.cursor, Some(PaymentId(id)));
         assert_eq!(refused(&format!("cursor={text}")), [("cursor".to_owned(), "unsupported".to_owned())]);
+        assert!(read_page(&format!("cursor={text}"), "refunds 1").is_err());
+    }
+
+    #[test]
+    fn the_last_page_has_no_next() {
+        let (_, page) = read_page("limit=2", "events 1").unwrap();
+        assert_eq!(page.next(&mut vec![1_u128, 2], |row| *row), None);
+        assert_eq!(page.next(&mut Vec::new(), |row| *row), None);
+        let cursor = page.next(&mut vec![1, 2, 3], |row| *row).unwrap();
+        assert_eq!(read_page(&format!("cursor={cursor}"), "events 1").unwrap().0, Some(2));
+        assert!(read_page(&format!("cursor={cursor}"), "events 2").is_err(), "of another payment");
+        assert!(read_page("open=true", "events 1").is_err());
     }
 
     proptest! {
         #[test]
         fn any_query_is_answered(query: String) {
-            let _ = read(&query);
+            let _ = read_payments_query(&query);
+            let _ = read_page(&query, "refunds 1");
         }
     }
 }

@@ -1,20 +1,25 @@
 //! HTTP: all routes in one table, all layers in one function, in order.
 
+pub mod bodies;
 pub mod error;
+pub mod events;
 pub mod extract;
 pub mod health;
 pub mod json;
 pub mod list;
 pub mod payments;
 pub mod prefer;
+pub mod refunds;
+pub mod told;
 
 use crate::middleware::{auth, limits, rate_limit, shed, trace};
+use crate::problem::{Code, Problem};
 use crate::state::App;
 use axum::Router;
 use axum::http::Method;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{MethodRouter, get};
-use error::{Code, Problem, render};
+use axum::routing::{MethodRouter, get, post};
+use error::render;
 use std::sync::Arc;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -25,6 +30,11 @@ pub fn router(app: &Arc<App>) -> Router {
     let routes = Router::new()
         .route("/v1/payments", merchants(get(payments::list).post(payments::create)))
         .route("/v1/payments/{id}", merchants(get(payments::show)))
+        .route("/v1/payments/{id}/capture", merchants(post(payments::capture)))
+        .route("/v1/payments/{id}/cancel", merchants(post(payments::cancel)))
+        .route("/v1/payments/{id}/refunds", merchants(get(refunds::list).post(refunds::create)))
+        .route("/v1/payments/{id}/events", merchants(get(events::list)))
+        .route("/v1/refunds/{id}", merchants(get(refunds::show)))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready));
     layered(routes, app)

@@ -1,7 +1,7 @@
 //! Who asks: `Authorization: Bearer <api key>` (RFC 6750). Every cause of a 401 is answered alike.
 
 use crate::app::merchants::ApiKey;
-use crate::http::error::{Code, Problem};
+use crate::problem::{Code, Problem};
 use crate::state::App;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, header};

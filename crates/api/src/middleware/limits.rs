@@ -1,8 +1,8 @@
 //! Bounds on a whole request: how large its headers may be, how long it may take, and what is answered while the process
 //! stops.
 
-use crate::http::error::{Code, Problem};
 use crate::http::prefer::Prefer;
+use crate::problem::{Code, Problem};
 use crate::state::App;
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};

@@ -1,7 +1,7 @@
 //! A merchant's own limit, with the `RateLimit` headers (IETF draft-ietf-httpapi-ratelimit-headers).
 
-use crate::http::error::{Code, Problem};
 use crate::middleware::auth::Caller;
+use crate::problem::{Code, Problem};
 use crate::state::App;
 use axum::Extension;
 use axum::extract::{Request, State};

@@ -1,7 +1,7 @@
 //! Load: at most so many requests do database work at once, and the rest hears so in an instant instead of waiting in a
 //! queue that only grows.
 
-use crate::http::error::{Code, Problem};
+use crate::problem::{Code, Problem};
 use crate::state::App;
 use axum::extract::{Request, State};
 use axum::middleware::Next;

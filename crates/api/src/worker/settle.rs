@@ -1,6 +1,6 @@
 //! Leasing what is due and carrying it out: the same steps, by the same code, as in the first request.
 
-use crate::app::charge::carry_out;
+use crate::app::operations::carry_out;
 use crate::state::App;
 use persistence::operations::Due;
 use rand::Rng;
@@ -50,14 +50,15 @@ pub(super) async fn run(app: &Arc<App>) {
 async fn take(app: &Arc<App>, places: &Arc<Semaphore>, due: &Due) {
     let Ok(place) = Arc::clone(places).acquire_owned().await else { return };
     match app.store.lease(due, app.settings.windows.lease).await {
-        Ok(Some((operation, lease, payment))) => {
+        Ok(Some(leased)) => {
+            let operation = &leased.operation;
             let span =
                 tracing::info_span!("worker", trace_id = %operation.trace_id, operation_id = %operation.id);
             let app = Arc::clone(app);
             let tasks = app.stop.tasks.clone();
             tasks.spawn(
                 async move {
-                    carry_out(&app, &operation, &lease, payment).await;
+                    carry_out(&app, &leased).await;
                     drop(place);
                 }
                 .instrument(span),

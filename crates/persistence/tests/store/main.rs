@@ -6,21 +6,25 @@
     reason = "a panic is a test's verdict"
 )]
 
+mod changes;
+
 use anyhow::Result;
 use devstack::TestDatabase;
 use domain::event::Actor;
 use domain::id::{KeyId, MerchantId, OperationId, PaymentId, TraceId};
 use domain::idempotency::{Fingerprint, IdempotencyKey};
 use domain::money::{Amount, Currency, Money};
-use domain::operation::{Lease, Operation};
-use domain::payment::{CaptureMethod, Change, Customer, Metadata, NewPayment, Payment, State, Status};
+use domain::operation::{Lease, Leased, Operation};
+use domain::payment::{
+    CaptureMethod, Change, Customer, Metadata, NewPayment, Payment, State, Status, Transition,
+};
 use domain::provider::{Failure, IntentId};
 use domain::text::{MetadataKey, MetadataValue, PaymentMethod, Reference};
 use persistence::idempotency::{KeyState, StoredAnswer};
 use persistence::merchants::{NewKey, Scope};
 use persistence::migrate::{Direction, SchemaMismatch, migrate, status};
-use persistence::operations::Pause;
-use persistence::payments::{Claim, Claimed, Filter};
+use persistence::operations::{Claim, Pause, Settlement};
+use persistence::payments::{Claimed, Filter};
 use persistence::{Store, StoreError};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgPool, Row};
@@ -101,7 +105,6 @@ async fn claim_for(
 ) -> Result<Claimed, StoreError> {
     let key = IdempotencyKey::parse(key.as_bytes()).unwrap();
     let claim = Claim {
-        payment,
         operation_id: OperationId::at(payment.created_at),
         key: &key,
         fingerprint: &Fingerprint::of_payment(&payment.request),
@@ -110,7 +113,7 @@ async fn claim_for(
         lease,
         served: true,
     };
-    store.claim_payment(&claim).await
+    store.claim_payment(payment, &claim).await
 }
 
 async fn claim(store: &Store, payment: &Payment, key: &str) -> Result<Claimed, StoreError> {
@@ -128,6 +131,25 @@ fn answer() -> StoredAnswer {
     StoredAnswer { status: 201, location: Some("/there".to_owned()), body: b"{\"z\":1,  \"a\":1e2}".to_vec() }
 }
 
+async fn settle(
+    store: &Store,
+    operation: &Operation,
+    lease: &Lease,
+    payment: &Payment,
+    step: &Transition,
+    answer: &StoredAnswer,
+) -> Result<bool, StoreError> {
+    let settlement = Settlement {
+        payment,
+        step,
+        failure: payment.failure.as_ref(),
+        actor: operation.actor,
+        answer: Some(answer),
+        watch: None,
+    };
+    store.settle(operation, lease, &settlement).await
+}
+
 async fn capture(
     store: &Store,
     operation: &Operation,
@@ -136,7 +158,7 @@ async fn capture(
 ) -> Result<bool, StoreError> {
     let step = payment.transition(Change::Captured(payment.request.money.amount())).unwrap();
     let after = Payment { intent: IntentId::parse("pi_1"), ..payment.clone() }.after(&step, now());
-    store.settle(operation, lease, &after, &step, &answer()).await
+    settle(store, operation, lease, &after, &step, &answer()).await
 }
 
 async fn fail(
@@ -148,7 +170,7 @@ async fn fail(
     let step = payment.transition(Change::Failed).unwrap();
     let failure = Some(Failure::provider_unavailable());
     let after = Payment { failure, ..payment.clone() }.after(&step, now());
-    store.settle(operation, lease, &after, &step, &StoredAnswer { status: 402, ..answer() }).await
+    settle(store, operation, lease, &after, &step, &StoredAnswer { status: 402, ..answer() }).await
 }
 
 #[tokio::test]
@@ -274,7 +296,11 @@ async fn a_lost_lease_settles_nothing() -> Result<()> {
     };
     let due = db.store.due_operations(10).await?;
     assert_eq!(due.len(), 1);
-    let (leased, lease, read) = db.store.lease(&due[0], LEASE).await?.unwrap();
+    let Leased { operation: leased, lease, payment: read, refund: None } =
+        db.store.lease(&due[0], LEASE).await?.unwrap()
+    else {
+        panic!("no refund")
+    };
     assert_eq!(
         (leased.id, leased.actor, leased.trace_id),
         (operation.id, operation.actor, operation.trace_id)
@@ -318,7 +344,7 @@ async fn a_pause_keeps_what_was_learnt() -> Result<()> {
         };
         assert!(db.store.pause(&operation, &lease, &pause).await?);
         let due = db.store.due_operations(1).await?;
-        (operation, lease, _) = db.store.lease(&due[0], LEASE).await?.unwrap();
+        Leased { operation, lease, .. } = db.store.lease(&due[0], LEASE).await?.unwrap();
     }
     assert_eq!(
         (operation.progress.attempts, operation.progress.server_errors),
@@ -331,7 +357,7 @@ async fn a_pause_keeps_what_was_learnt() -> Result<()> {
     // handing back is no attempt
     assert!(db.store.pause(&operation, &lease, &Pause::default()).await?);
     let due = db.store.due_operations(1).await?;
-    let (operation, ..) = db.store.lease(&due[0], LEASE).await?.unwrap();
+    let operation = db.store.lease(&due[0], LEASE).await?.unwrap().operation;
     assert_eq!(operation.progress.attempts, 3);
     db.close().await
 }

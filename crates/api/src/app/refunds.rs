@@ -1,0 +1,87 @@
+//! What a refund begins, and its steps at the provider.
+
+use crate::answer;
+use crate::app::once::{Begun, Refused};
+use crate::app::operations::{Attempt, Open, Verdict, Why};
+use crate::app::payments::{TRIES, find, refuse};
+use crate::state::App;
+use domain::id::{MerchantId, PaymentId};
+use domain::operation::{Leased, looks_first, rest_while_waiting};
+use domain::payment::{Payment, Refusal};
+use domain::provider::{FoundRefund, IntentId, Outcome, RefundOrder};
+use domain::refund::{NewRefund, Refund, RefundChange};
+use persistence::StoreError;
+use persistence::operations::Claim;
+
+/// Reserves what is asked for, if that much is left. If somebody else was faster, decides anew.
+pub(super) async fn refund(
+    app: &App,
+    merchant_id: MerchantId,
+    id: Option<PaymentId>,
+    new: &NewRefund,
+    claim: &Claim<'_>,
+) -> Result<Begun, StoreError> {
+    for _ in 0..TRIES {
+        let Some(payment) = find(app, merchant_id, id).await? else {
+            return refuse(app, merchant_id, claim, Refused::NoSuchPayment).await;
+        };
+        let refund = match payment.request_refund(new.clone(), answer::now()) {
+            Ok(refund) => refund,
+            Err(refusal) => {
+                let refused = match refusal {
+                    Refusal::State => Refused::State(Box::new(payment)),
+                    Refusal::TooLarge { most } => Refused::RefundTooLarge { most },
+                    Refusal::Amount(error) => Refused::Amount(error),
+                };
+                return refuse(app, merchant_id, claim, refused).await;
+            }
+        };
+        match app.store.claim_refund(&payment, &refund, claim).await {
+            Ok(Some((operation, lease))) => {
+                let amount_refunded = payment.amount_refunded.saturating_add(refund.money.amount().get());
+                let payment = Payment { amount_refunded, ..payment };
+                return Ok(Begun::Ours(Box::new(Leased { operation, lease, payment, refund: Some(refund) })));
+            }
+            Ok(None) => {
+                if let Some(known) = app.store.find_idempotency_key(merchant_id, claim.key).await? {
+                    return Ok(Begun::KeyKnown(known));
+                }
+            }
+            Err(StoreError::StateMoved) => {}
+            Err(other) => return Err(other),
+        }
+    }
+    Err(StoreError::StateMoved)
+}
+
+/// Gives the money back, or finds that it was given.
+pub(super) async fn take_step(attempt: &Attempt<'_>, refund: &Refund, intent: &IntentId) -> Verdict {
+    let Attempt { app, operation, lease, .. } = attempt;
+    let order = RefundOrder::of(operation, refund, intent.clone());
+    // what the provider works on is only read
+    if refund.object.is_some() || looks_first(&operation.progress, &app.settings.windows) {
+        match app.provider.find_refund(&order, refund.object.as_ref(), lease).await {
+            Outcome::Settled(None) => {}
+            other => return conclude(attempt, other),
+        }
+    }
+    conclude(attempt, app.provider.refund(&order, lease).await.map(Some))
+}
+
+/// What the provider's word on a refund means for it.
+pub(super) fn conclude(attempt: &Attempt<'_>, outcome: Outcome<Option<FoundRefund>>) -> Verdict {
+    match attempt.settled(outcome) {
+        Ok(Some(FoundRefund::Succeeded(id))) => {
+            Verdict::Refund { change: RefundChange::Succeeded, object: Some(id), failure: None }
+        }
+        Ok(Some(FoundRefund::Failed(id, failure))) => {
+            Verdict::Refund { change: RefundChange::Failed, object: id, failure: Some(failure) }
+        }
+        Ok(Some(FoundRefund::Pending(id))) => {
+            let why = Why::Later(rest_while_waiting(attempt.operation.progress.age));
+            Verdict::Open(Open { refund: Some(id), ..Open::new(why) })
+        }
+        Ok(None) => Verdict::Open(Open::new(Why::Again)),
+        Err(open) => Verdict::Open(open),
+    }
+}

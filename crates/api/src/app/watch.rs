@@ -1,0 +1,69 @@
+//! Looking whether the provider has moved on by itself: a customer confirmed or did not, a hold expired, a bank sent a
+//! refund back. Nobody asked, and nobody waits; the audit trail learns of it all the same.
+
+use crate::app::operations::{Attempt, Open, PaymentEnds, Verdict, Why};
+use crate::app::refunds;
+use domain::event::Actor;
+use domain::operation::{REFUND_WATCHED_FOR, rest_of_watch, rest_while_waiting};
+use domain::payment::{Change, Status};
+use domain::provider::{Found, FoundRefund, IntentId, Outcome, RefundOrder, Target};
+use domain::refund::{Refund, RefundStatus};
+
+/// Looks at a payment that waits for the customer, or is held.
+pub(super) async fn watch_payment(attempt: &Attempt<'_>, target: &Target) -> Verdict {
+    let (status, age) = (attempt.payment.state.status(), attempt.operation.progress.age);
+    let rest = match status {
+        Status::RequiresAction => rest_while_waiting(age),
+        Status::Authorized => rest_of_watch(age),
+        _ => return Verdict::Over,
+    };
+    let later = Verdict::Open(Open::new(Why::Later(rest)));
+    // whoever asked for something finds out what there is
+    if attempt.payment.state.pending().is_some() {
+        return later;
+    }
+    let found = match attempt.settled(attempt.app.provider.retrieve(target).await) {
+        Ok(found) => found,
+        Err(open) => return Verdict::Open(open),
+    };
+    let given_up = status == Status::RequiresAction && age >= attempt.app.settings.windows.action;
+    let found = match found {
+        // never to be confirmed after this, so that it cannot hold money when the payment is shown as canceled
+        Found::RequiresAction(..) | Found::Unconfirmed(_) if given_up => {
+            match attempt.settled(attempt.app.provider.cancel(target, None, attempt.lease).await) {
+                Ok(found) => found,
+                Err(open) => return Verdict::Open(open),
+            }
+        }
+        other => other,
+    };
+    match (status, found) {
+        (Status::RequiresAction, Found::Authorized(_)) => {
+            Verdict::Payment(PaymentEnds::by(Change::Authorized))
+        }
+        (Status::RequiresAction, Found::Declined(_, failure) | Found::Rejected(failure)) => {
+            Verdict::Payment(PaymentEnds { failure: Some(failure), ..PaymentEnds::by(Change::Failed) })
+        }
+        (_, Found::Captured(_, amount)) => Verdict::Payment(PaymentEnds::by(Change::Captured(amount))),
+        (_, Found::Canceled(_)) => {
+            Verdict::Payment(PaymentEnds { actor: Some(Actor::Worker), ..PaymentEnds::by(Change::Canceled) })
+        }
+        _ => later,
+    }
+}
+
+/// Looks at a refund that succeeded.
+pub(super) async fn watch_refund(attempt: &Attempt<'_>, refund: &Refund, intent: &IntentId) -> Verdict {
+    let Attempt { app, operation, lease, .. } = attempt;
+    let age = operation.progress.age;
+    if refund.status != RefundStatus::Succeeded || age >= REFUND_WATCHED_FOR {
+        return Verdict::Over;
+    }
+    let order = RefundOrder::of(operation, refund, intent.clone());
+    match app.provider.find_refund(&order, refund.object.as_ref(), lease).await {
+        Outcome::Settled(Some(FoundRefund::Succeeded(_) | FoundRefund::Pending(_))) => {
+            Verdict::Open(Open::new(Why::Later(rest_of_watch(age))))
+        }
+        other => refunds::conclude(attempt, other),
+    }
+}

@@ -1,0 +1,467 @@
+//! Bodies: JSON becomes what the use cases take, and every field that is wrong is told at once.
+
+use crate::http::json::{Fields, Json};
+use crate::problem::{FieldError, Place, Problem};
+use domain::money::{Amount, AmountError, Currency, MAX_AMOUNT, Money};
+use domain::payment::{CaptureMethod, Customer, MAX_METADATA_ENTRIES, Metadata, NewPayment};
+use domain::refund::{NewRefund, RefundReason};
+use domain::text::{
+    Description, Email, MetadataKey, MetadataValue, PaymentMethod, PersonName, Reference, ReturnUrl,
+    StatementDescriptor, TextError,
+};
+use validator::{Validate, ValidationError, ValidationErrors, ValidationErrorsKind};
+
+/// The body of a create, field by field. What has a value of the right type is here, and `validator` judges it.
+#[derive(Debug, Validate)]
+struct CreateBody {
+    #[validate(required, range(min = 1, max = MAX_AMOUNT, code = "out_of_range", message = "must be from 1 to 99999999 minor units"))]
+    amount: Option<i64>,
+    #[validate(required, custom(function = "check_currency"))]
+    currency: Option<String>,
+    #[validate(required, custom(function = "check_reference"))]
+    reference: Option<String>,
+    #[validate(required, custom(function = "check_payment_method"))]
+    payment_method: Option<String>,
+    #[validate(custom(function = "check_capture"))]
+    capture: Option<String>,
+    #[validate(custom(function = "check_description"))]
+    description: Option<String>,
+    #[validate(nested)]
+    customer: CustomerFields,
+    #[validate(custom(function = "check_statement_descriptor"))]
+    statement_descriptor: Option<String>,
+    #[validate(custom(function = "check_return_url"))]
+    return_url: Option<String>,
+}
+
+#[derive(Debug, Validate)]
+struct CustomerFields {
+    #[validate(custom(function = "check_name"))]
+    name: Option<String>,
+    #[validate(custom(function = "check_email"))]
+    email: Option<String>,
+}
+
+macro_rules! checks {
+    ($($check:ident: $parse:path;)*) => {
+        $(fn $check(text: &str) -> Result<(), ValidationError> {
+            $parse(text).map(drop).map_err(|error| refused(text_code(&error), &error))
+        })*
+    };
+}
+
+checks! {
+    check_reference: Reference::parse;
+    check_payment_method: PaymentMethod::parse;
+    check_description: Description::parse;
+    check_statement_descriptor: StatementDescriptor::parse;
+    check_return_url: ReturnUrl::parse;
+    check_name: PersonName::parse;
+    check_email: Email::parse;
+}
+
+fn check_currency(code: &str) -> Result<(), ValidationError> {
+    Currency::parse(code).map(drop).map_err(|error| refused("unsupported", &error))
+}
+
+fn check_capture(name: &str) -> Result<(), ValidationError> {
+    match CaptureMethod::parse(name) {
+        Some(_) => Ok(()),
+        None => Err(ValidationError::new("unsupported").with_message("must be automatic or manual".into())),
+    }
+}
+
+fn check_reason(name: &str) -> Result<(), ValidationError> {
+    match RefundReason::parse(name) {
+        Some(_) => Ok(()),
+        None => Err(ValidationError::new("unsupported")
+            .with_message("must be duplicate, fraudulent or requested_by_customer".into())),
+    }
+}
+
+fn refused(code: &'static str, error: &dyn std::fmt::Display) -> ValidationError {
+    ValidationError::new(code).with_message(error.to_string().into())
+}
+
+const fn text_code(error: &TextError) -> &'static str {
+    match error {
+        TextError::TooShort { .. } => "too_short",
+        TextError::TooLong { .. } => "too_long",
+        TextError::Forbidden { .. } => "forbidden_character",
+        TextError::Unsupported(_) => "unsupported",
+    }
+}
+
+/// Reads a create, and judges every field before it answers.
+///
+/// # Errors
+/// `validation_failed` with everything that is wrong.
+pub fn read_new_payment(body: Json) -> Result<NewPayment, Problem> {
+    let mut errors = Vec::new();
+    let mut fields = Fields::of(body, &mut errors);
+    let body = CreateBody {
+        amount: fields.integer("amount"),
+        currency: fields.string("currency"),
+        reference: fields.string("reference"),
+        payment_method: fields.string("payment_method"),
+        capture: fields.string("capture"),
+        description: fields.string("description"),
+        customer: {
+            let mut customer = fields.object("customer");
+            let read = CustomerFields { name: customer.string("name"), email: customer.string("email") };
+            customer.finish();
+            read
+        },
+        statement_descriptor: fields.string("statement_descriptor"),
+        return_url: fields.string("return_url"),
+    };
+    let metadata = read_metadata(fields.object("metadata"));
+    fields.finish();
+    if let Err(refused) = body.validate() {
+        collect(&refused, "", &mut errors);
+    }
+    let request = metadata.and_then(|metadata| body.into_request(metadata, &mut errors));
+    match request {
+        Some(request) if errors.is_empty() => Ok(request),
+        _ => Err(Problem::validation(errors)),
+    }
+}
+
+/// The body of a capture.
+#[derive(Debug, Validate)]
+struct CaptureBody {
+    #[validate(range(min = 1, max = MAX_AMOUNT, code = "out_of_range", message = "must be from 1 to 99999999 minor units"))]
+    amount: Option<i64>,
+}
+
+/// The body of a refund, apart from its metadata.
+#[derive(Debug, Validate)]
+struct RefundBody {
+    #[validate(range(min = 1, max = MAX_AMOUNT, code = "out_of_range", message = "must be from 1 to 99999999 minor units"))]
+    amount: Option<i64>,
+    #[validate(custom(function = "check_reason"))]
+    reason: Option<String>,
+}
+
+/// Reads a capture.
+///
+/// # Errors
+/// `validation_failed` with everything that is wrong.
+pub fn read_capture(body: Json) -> Result<Option<Amount>, Problem> {
+    let mut errors = Vec::new();
+    let mut fields = Fields::of(body, &mut errors);
+    let body = CaptureBody { amount: fields.integer("amount") };
+    fields.finish();
+    judge(&body, &mut errors)?;
+    Ok(body.amount.and_then(|minor| Amount::new(minor).ok()))
+}
+
+/// Reads a cancel, which has no fields.
+///
+/// # Errors
+/// `validation_failed` with everything that is wrong.
+pub fn read_cancel(body: Json) -> Result<(), Problem> {
+    let mut errors = Vec::new();
+    Fields::of(body, &mut errors).finish();
+    if errors.is_empty() { Ok(()) } else { Err(Problem::validation(errors)) }
+}
+
+/// Reads a refund.
+///
+/// # Errors
+/// `validation_failed` with everything that is wrong.
+pub fn read_refund(body: Json) -> Result<NewRefund, Problem> {
+    let mut errors = Vec::new();
+    let mut fields = Fields::of(body, &mut errors);
+    let body = RefundBody { amount: fields.integer("amount"), reason: fields.string("reason") };
+    let metadata = read_metadata(fields.object("metadata"));
+    fields.finish();
+    judge(&body, &mut errors)?;
+    Ok(NewRefund {
+        amount: body.amount.and_then(|minor| Amount::new(minor).ok()),
+        reason: body.reason.as_deref().and_then(RefundReason::parse),
+        metadata: metadata.unwrap_or_default(),
+    })
+}
+
+/// Refuses what `validator` or the reading found wrong.
+fn judge(body: &impl Validate, errors: &mut Vec<FieldError>) -> Result<(), Problem> {
+    if let Err(refused) = body.validate() {
+        collect(&refused, "", errors);
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Problem::validation(std::mem::take(errors))) }
+}
+
+fn read_metadata(fields: Fields<'_>) -> Option<Metadata> {
+    let (entries, errors) = fields.strings();
+    let before = errors.len();
+    if entries.len() > MAX_METADATA_ENTRIES {
+        errors.push(FieldError {
+            place: Place::Pointer("/metadata".to_owned()),
+            code: "too_long",
+            detail: format!("must have at most {MAX_METADATA_ENTRIES} entries; it has {}", entries.len()),
+        });
+        return None;
+    }
+    let mut metadata = Metadata::new();
+    for (pointer, key, value) in entries {
+        match (MetadataKey::parse(&key), MetadataValue::parse(&value)) {
+            (Ok(key), Ok(value)) => {
+                if metadata.insert(key, value).is_some() {
+                    errors.push(FieldError {
+                        place: Place::Pointer(pointer),
+                        code: "unsupported",
+                        detail: "its key is the same as another's once both are in NFC".to_owned(),
+                    });
+                }
+            }
+            (Err(error), _) => errors.push(FieldError {
+                place: Place::Pointer("/metadata".to_owned()),
+                code: text_code(&error),
+                detail: format!("a key {error}"),
+            }),
+            (_, Err(error)) => errors.push(FieldError {
+                place: Place::Pointer(pointer),
+                code: text_code(&error),
+                detail: error.to_string(),
+            }),
+        }
+    }
+    (errors.len() == before).then_some(metadata)
+}
+
+/// `validator`'s tree of errors as a list. Only codes and messages are taken: its parameters hold what was sent.
+fn collect(refused: &ValidationErrors, at: &str, errors: &mut Vec<FieldError>) {
+    for (field, kind) in refused.errors() {
+        let pointer = format!("{at}/{field}");
+        match kind {
+            ValidationErrorsKind::Struct(inner) => collect(inner, &pointer, errors),
+            ValidationErrorsKind::List(items) => {
+                for (index, inner) in items {
+                    collect(inner, &format!("{pointer}/{index}"), errors);
+                }
+            }
+            ValidationErrorsKind::Field(list) => {
+                // a field of the wrong type is not missing as well
+                let place = Place::Pointer(pointer);
+                if errors.iter().any(|error| error.place == place) {
+                    continue;
+                }
+                errors.extend(list.iter().map(|error| {
+                    let (code, detail) = match error.code.as_ref() {
+                        "out_of_range" => ("out_of_range", None),
+                        "too_short" => ("too_short", None),
+                        "too_long" => ("too_long", None),
+                        "forbidden_character" => ("forbidden_character", None),
+                        "required" => ("required", Some("must be there")),
+                        _ => ("unsupported", None),
+                    };
+                    let detail = detail.map_or_else(|| error.message.clone().unwrap_or_default(), Into::into);
+                    FieldError { place: place.clone(), code, detail: detail.into_owned() }
+                }));
+            }
+        }
+    }
+}
+
+impl CreateBody {
+    /// What survives: values that cannot be wrong. `None` where `validator` has said why, or nearly: amounts and
+    /// currencies are judged together here.
+    fn into_request(self, metadata: Metadata, errors: &mut Vec<FieldError>) -> Option<NewPayment> {
+        fn some<T, E>(text: Option<String>, parse: fn(&str) -> Result<T, E>) -> Option<Option<T>> {
+            text.map(|text| parse(&text).ok()).map_or(Some(None), |parsed| parsed.map(Some))
+        }
+        let amount = Amount::new(self.amount?).ok()?;
+        let currency = Currency::parse(&self.currency?).ok()?;
+        let money = match Money::new(amount, currency) {
+            Ok(money) => money,
+            Err(error @ (AmountError::NotAMultipleOfTen | AmountError::OutOfRange)) => {
+                errors.push(FieldError {
+                    place: Place::Pointer("/amount".to_owned()),
+                    code: "out_of_range",
+                    detail: error.to_string(),
+                });
+                return None;
+            }
+        };
+        Some(NewPayment {
+            money,
+            reference: Reference::parse(&self.reference?).ok()?,
+            payment_method: PaymentMethod::parse(&self.payment_method?).ok()?,
+            capture: self
+                .capture
+                .map_or(Some(CaptureMethod::default()), |name| CaptureMethod::parse(&name))?,
+            description: some(self.description, Description::parse)?,
+            customer: Customer {
+                name: some(self.customer.name, PersonName::parse)?,
+                email: some(self.customer.email, Email::parse)?,
+            },
+            statement_descriptor: some(self.statement_descriptor, StatementDescriptor::parse)?,
+            return_url: some(self.return_url, ReturnUrl::parse)?,
+            metadata,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::json::parse;
+    use domain::idempotency::Fingerprint;
+
+    fn read(body: &str) -> Result<NewPayment, Vec<(String, String)>> {
+        read_new_payment(parse(body.as_bytes()).unwrap()).map_err(|problem| {
+            let body: serde_json::Value = serde_json::from_slice(&problem.body("")).unwrap();
+            let errors = body["errors"].as_array().unwrap().iter();
+            errors
+                .map(|e| (e["pointer"].as_str().unwrap().to_owned(), e["code"].as_str().unwrap().to_owned()))
+                .collect()
+        })
+    }
+
+    const LEAST: &str =
+        r#""amount":1000,"currency":"EUR","reference":"order-1","payment_method":"pm_card_visa""#;
+
+    fn errors_of(fields: &str) -> Vec<(String, String)> {
+        read(&format!("{{{LEAST},{fields}}}")).unwrap_err()
+    }
+
+    #[test]
+    fn the_least_that_is_needed() {
+        assert!(read(&format!("{{{LEAST}}}")).is_ok());
+        let missing = read("{}").unwrap_err();
+        let expected = ["/amount", "/currency", "/payment_method", "/reference"];
+        assert_eq!(missing, expected.map(|pointer| (pointer.to_owned(), "required".to_owned())));
+        assert_eq!(read("[]").unwrap_err()[0], (String::new(), "wrong_type".to_owned()));
+    }
+
+    #[test]
+    fn every_field_is_judged_at_once() {
+        let errors = read(
+            r#"{"amount":0,"currency":"eur","reference":"","payment_method":"4242","capture":"later",
+                "description":"a\u0000b","customer":{"name":"","email":"x","phone":"1"},"statement_descriptor":"42",
+                "return_url":"/x","metadata":{"a":1,"":"x"},"extra":1}"#,
+        )
+        .unwrap_err();
+        let expected = [
+            ("/amount", "out_of_range"),
+            ("/capture", "unsupported"),
+            ("/currency", "unsupported"),
+            ("/customer/email", "unsupported"),
+            ("/customer/name", "too_short"),
+            ("/customer/phone", "unknown_field"),
+            ("/description", "forbidden_character"),
+            ("/extra", "unknown_field"),
+            ("/metadata", "too_short"),
+            ("/metadata/a", "wrong_type"),
+            ("/payment_method", "unsupported"),
+            ("/reference", "too_short"),
+            ("/return_url", "unsupported"),
+            ("/statement_descriptor", "unsupported"),
+        ];
+        assert_eq!(errors, expected.map(|(pointer, code)| (pointer.to_owned(), code.to_owned())));
+    }
+
+    #[test]
+    fn an_amount_is_an_integer_and_nothing_else() {
+        for (amount, code) in [
+            ("10.0", "wrong_type"),
+            ("1e3", "wrong_type"),
+            ("\"10\"", "wrong_type"),
+            ("true", "wrong_type"),
+            ("-1", "out_of_range"),
+            ("100000000", "out_of_range"),
+            ("99999999999999999999999", "out_of_range"),
+            ("null", "required"),
+        ] {
+            let body =
+                format!(r#"{{"amount":{amount},"currency":"EUR","reference":"r","payment_method":"pm_a"}}"#);
+            assert_eq!(read(&body).unwrap_err(), [("/amount".to_owned(), code.to_owned())], "{amount}");
+        }
+        let dinar = r#"{"amount":1001,"currency":"KWD","reference":"r","payment_method":"pm_a"}"#;
+        assert_eq!(read(dinar).unwrap_err(), [("/amount".to_owned(), "out_of_range".to_owned())]);
+    }
+
+    #[test]
+    fn metadata_is_bounded() {
+        let entries = |n: usize| (0..n).map(|i| format!("\"k{i}\":\"v\"")).collect::<Vec<_>>().join(",");
+        assert!(read(&format!("{{{LEAST},\"metadata\":{{{}}}}}", entries(50))).is_ok());
+        assert_eq!(
+            errors_of(&format!("\"metadata\":{{{}}}", entries(51))),
+            [("/metadata".to_owned(), "too_long".to_owned())]
+        );
+        assert_eq!(errors_of("\"metadata\":{\"é\":\"1\",\"e\u{301}\":\"2\"}").len(), 1, "one key in NFC");
+    }
+
+    #[test]
+    fn what_makes_no_difference_makes_none() {
+        let fingerprint = |body: &str| Fingerprint::of_payment(&read(body).unwrap());
+        let plain = fingerprint(&format!("{{{LEAST}}}"));
+        for same in [
+            r#"{"payment_method":"pm_card_visa", "reference":"order-1",
+                "currency":"EUR","amount":1000}"#
+                .to_owned(),
+            format!(
+                r#"{{{LEAST},"capture":"automatic","description":null,"customer":{{}},"metadata":{{}}}}"#
+            ),
+            format!(r#"{{{LEAST},"customer":{{"name":null}},"metadata":null}}"#),
+            LEAST.replace("order-1", "\\u006frder-1").replacen("\"amount", "{\"amount", 1) + "}",
+        ] {
+            assert_eq!(fingerprint(&same), plain, "{same}");
+        }
+        let composed = fingerprint(&format!(r#"{{{LEAST},"description":"caf\u00e9"}}"#));
+        let decomposed = fingerprint(&format!(r#"{{{LEAST},"description":"cafe\u0301"}}"#));
+        assert_eq!(composed, decomposed);
+        assert_ne!(composed, plain);
+    }
+
+    fn errors(problem: &Problem) -> Vec<(String, String)> {
+        let body: serde_json::Value = serde_json::from_slice(&problem.body("")).unwrap();
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        body["errors"].as_array().unwrap().iter().map(|e| (text(&e["pointer"]), text(&e["code"]))).collect()
+    }
+
+    fn tree(body: &str) -> Json {
+        parse(body.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_capture_has_an_amount_or_nothing() {
+        assert_eq!(read_capture(tree("{}")).unwrap(), None);
+        assert_eq!(read_capture(tree(r#"{"amount":null}"#)).unwrap(), None);
+        assert_eq!(read_capture(tree(r#"{"amount":5}"#)).unwrap(), Some(Amount::new(5).unwrap()));
+        for (body, pointer, code) in [
+            (r#"{"amount":0}"#, "/amount", "out_of_range"),
+            (r#"{"amount":"5"}"#, "/amount", "wrong_type"),
+            (r#"{"reason":"x"}"#, "/reason", "unknown_field"),
+            ("[]", "", "wrong_type"),
+        ] {
+            let refused = read_capture(tree(body)).unwrap_err();
+            assert_eq!(errors(&refused), [(pointer.to_owned(), code.to_owned())], "{body}");
+        }
+    }
+
+    #[test]
+    fn a_cancel_has_no_fields() {
+        assert!(read_cancel(tree("{}")).is_ok());
+        let refused = read_cancel(tree(r#"{"amount":1}"#)).unwrap_err();
+        assert_eq!(errors(&refused), [("/amount".to_owned(), "unknown_field".to_owned())]);
+    }
+
+    #[test]
+    fn a_refund_is_judged_field_by_field() {
+        let refund = read_refund(tree(r#"{"amount":5,"reason":"duplicate","metadata":{"a":"b"}}"#)).unwrap();
+        assert_eq!(refund.amount, Some(Amount::new(5).unwrap()));
+        assert_eq!((refund.reason, refund.metadata.len()), (Some(RefundReason::Duplicate), 1));
+        assert_eq!(read_refund(tree("{}")).unwrap(), NewRefund::default());
+        let refused =
+            read_refund(tree(r#"{"amount":-1,"reason":"regret","metadata":{"a":1},"x":0}"#)).unwrap_err();
+        let expected = [
+            ("/amount", "out_of_range"),
+            ("/metadata/a", "wrong_type"),
+            ("/reason", "unsupported"),
+            ("/x", "unknown_field"),
+        ];
+        assert_eq!(errors(&refused), expected.map(|(at, code)| (at.to_owned(), code.to_owned())));
+    }
+}

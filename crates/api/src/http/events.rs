@@ -1,0 +1,36 @@
+//! The audit trail of a payment.
+
+use crate::answer::EventBody;
+use crate::http::extract::Id;
+use crate::http::list::{self, ListBody};
+use crate::http::told::json;
+use crate::middleware::auth::Caller;
+use crate::problem::Problem;
+use crate::state::App;
+use axum::Extension;
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use domain::id::PaymentId;
+use std::sync::Arc;
+
+/// `GET /v1/payments/{id}/events`
+///
+/// # Errors
+/// 404 as for the payment itself; 422 for an unknown, repeated or unreadable parameter.
+pub async fn list(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    id: Id,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let (cursor, page) = list::read_page(query.as_deref().unwrap_or_default(), &format!("events {id}"))?;
+    let absent = || Problem::no_such("payment");
+    let id = PaymentId(id.uuid().ok_or_else(absent)?);
+    app.store.find_payment(caller.merchant_id, id).await?.ok_or_else(absent)?;
+    // sequences begin at 1, and only this service writes cursors
+    let after = cursor.and_then(|at| i32::try_from(at).ok()).unwrap_or(0);
+    let mut events = app.store.list_events(caller.merchant_id, id, after, page.to_read()).await?;
+    let next = page.next(&mut events, |last| u128::try_from(last.sequence).unwrap_or(0));
+    json(StatusCode::OK, &ListBody::new(events.iter().map(EventBody::from), next))
+}

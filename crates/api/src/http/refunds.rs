@@ -1,0 +1,69 @@
+//! Refunds: of a payment, and by their own id.
+
+use crate::answer::RefundBody;
+use crate::app::once::Asked;
+use crate::http::bodies::read_refund;
+use crate::http::extract::{Id, OptionalBody};
+use crate::http::list::{self, ListBody};
+use crate::http::told::{Context, json, tell};
+use crate::middleware::auth::Caller;
+use crate::problem::Problem;
+use crate::state::App;
+use axum::Extension;
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use domain::id::{PaymentId, RefundId};
+use domain::idempotency::Fingerprint;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// `POST /v1/payments/{id}/refunds`
+///
+/// # Errors
+/// See the table of problems.
+pub async fn create(
+    State(app): State<Arc<App>>,
+    context: Context,
+    id: Id,
+    OptionalBody(mut post): OptionalBody,
+) -> Result<Response, Problem> {
+    let request = read_refund(post.take_body())?;
+    let fingerprint = Fingerprint::of_refund(&format!("/v1/payments/{id}/refunds"), &request);
+    tell(&app, context, post, fingerprint, Asked::Refund(id.uuid().map(PaymentId), request)).await
+}
+
+/// `GET /v1/payments/{id}/refunds`
+///
+/// # Errors
+/// 404 as for the payment itself; 422 for an unknown, repeated or unreadable parameter.
+pub async fn list(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    id: Id,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let (cursor, page) = list::read_page(query.as_deref().unwrap_or_default(), &format!("refunds {id}"))?;
+    let absent = || Problem::no_such("payment");
+    let id = PaymentId(id.uuid().ok_or_else(absent)?);
+    app.store.find_payment(caller.merchant_id, id).await?.ok_or_else(absent)?;
+    let before = cursor.map(|at| RefundId(Uuid::from_u128(at)));
+    let mut refunds = app.store.list_refunds(caller.merchant_id, id, before, page.to_read()).await?;
+    let next = page.next(&mut refunds, |last| last.id.0.as_u128());
+    json(StatusCode::OK, &ListBody::new(refunds.iter().map(RefundBody::from), next))
+}
+
+/// `GET /v1/refunds/{id}`
+///
+/// # Errors
+/// 404 also for another merchant's refund, and for an id that is no UUID.
+pub async fn show(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    id: Id,
+) -> Result<Response, Problem> {
+    let absent = || Problem::no_such("refund");
+    let id = RefundId(id.uuid().ok_or_else(absent)?);
+    let refund = app.store.find_refund(caller.merchant_id, id).await?.ok_or_else(absent)?;
+    json(StatusCode::OK, &RefundBody::from(&refund))
+}

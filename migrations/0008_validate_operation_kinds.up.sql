@@ -1,0 +1,5 @@
+ALTER TABLE operations VALIDATE CONSTRAINT operations_kind_known;
+ALTER TABLE operations VALIDATE CONSTRAINT operations_refund_of_its_kind;
+ALTER TABLE operations VALIDATE CONSTRAINT operations_key_when_asked_for;
+ALTER TABLE operations VALIDATE CONSTRAINT operations_answer_is_final;
+ALTER TABLE operations VALIDATE CONSTRAINT operations_refund_fkey;
