@@ -1,5 +1,7 @@
 //! End to end: service, database and simulator as real processes, over real sockets. A module per story.
 
+mod capture_and_cancel;
+mod clients;
 mod crash;
 mod deadlines;
 mod hang_up;
@@ -8,6 +10,8 @@ mod lifecycle;
 mod order_of_checks;
 mod provider_answers;
 mod race;
+mod refunds;
+mod requires_action;
 mod support;
 mod takes_a_payment;
 mod validation;
