@@ -10,7 +10,7 @@ WITH_DATABASE := cargo run --quiet --package devstack --example with_database --
 # One choice of packages for every build: another has other features, and builds half of the dependencies again.
 DRILL := cargo build --release --workspace --bins && PAYWRIGHT_BIN_DIR=target/release target/release/drill
 
-.PHONY: help run test ci fmt lint docs lint-migrations check-sqlx sqlx race storm hangups pages bench
+.PHONY: help run test ci fmt lint docs lint-migrations check-sqlx sqlx race storm bench drill
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -48,14 +48,11 @@ race: ## 500 rounds of 50 simultaneous creates through two processes: one charge
 storm: ## Kill the service 100 times under load while the provider loses answers
 	$(DRILL) kills
 
-hangups: ## 1,000 callers that hang up in the middle
-	$(DRILL) hangups
-
-pages: ## Is page 2,000 as fast as page 1?
-	$(DRILL) pages
-
 bench: ## Payments per second, beside pgbench with the same statements
 	$(DRILL) bench
+
+drill: ## One of the others: make drill NAME=refunds, duels, tenants, hangups or pages
+	$(DRILL) $(NAME)
 
 $(SQLX):
 	cargo install sqlx-cli --version 0.9.0 --locked --debug --no-default-features --features postgres,rustls \

@@ -49,12 +49,6 @@ pub(crate) async fn run_json(world: &World, arguments: &[&str]) -> Result<Value>
     Ok(serde_json::from_str(&text)?)
 }
 
-/// Another merchant of the same service.
-pub(crate) async fn another_merchant(world: &World) -> Result<Api> {
-    let created = run_json(world, &["merchant", "create", "Another", "--json"]).await?;
-    Ok(Api { key: text(&created["api_key"]), ..world.api.clone() })
-}
-
 /// A further key of the world's merchant: its id, and an API that uses it.
 pub(crate) async fn another_key(world: &World, arguments: &[&str]) -> Result<(String, Api)> {
     let merchant = world.stack.merchant()?.merchant_id.clone();
