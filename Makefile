@@ -5,7 +5,7 @@ SHELL := /bin/sh
 # Tools of ours live under target/, so that nothing is installed into anybody's home.
 TOOLS := target/tools
 SQLX := $(TOOLS)/bin/cargo-sqlx
-SQUAWK := $(TOOLS)/python/bin/squawk
+PYTHON := $(TOOLS)/python/bin
 WITH_DATABASE := cargo run --quiet --package devstack --example with_database --
 # One choice of packages for every build: another has other features, and builds half of the dependencies again.
 DRILL := cargo build --release --workspace --bins && PAYWRIGHT_BIN_DIR=target/release target/release/drill
@@ -22,7 +22,8 @@ run: ## Start everything and say what to try next; Ctrl-C stops it all
 test: ## The whole test suite, against a real PostgreSQL that is found or installed
 	cargo test --workspace --no-fail-fast
 
-ci: fmt lint docs lint-migrations check-sqlx test ## What must pass before a change lands
+ci: export NO_SKIP = 1
+ci: fmt lint docs lint-migrations check-sqlx $(PYTHON)/interop test ## What must pass before a change lands, no test skipped
 
 fmt: ## Is everything formatted?
 	cargo fmt --all --check
@@ -33,8 +34,8 @@ lint: ## clippy on everything, warnings are errors
 docs: ## Build the code's documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 
-lint-migrations: $(SQUAWK) ## Are the migrations safe for a database that is in use?
-	$(SQUAWK) --config .squawk.toml migrations/*.up.sql
+lint-migrations: $(PYTHON)/squawk ## Are the migrations safe for a database that is in use?
+	$(PYTHON)/squawk --config .squawk.toml migrations/*.up.sql
 
 check-sqlx: $(SQLX) ## Is .sqlx what the queries and the schema say?
 	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(WITH_DATABASE) cargo sqlx prepare --check --workspace -- --all-targets
@@ -58,6 +59,13 @@ $(SQLX):
 	cargo install sqlx-cli --version 0.9.0 --locked --debug --no-default-features --features postgres,rustls \
 		--root $(TOOLS) --target-dir $(TOOLS)/build
 
-$(SQUAWK):
+$(PYTHON)/pip:
 	python3 -m venv $(TOOLS)/python
-	$(TOOLS)/python/bin/pip install --quiet squawk-cli==2.70.0
+
+$(PYTHON)/squawk: | $(PYTHON)/pip
+	$(PYTHON)/pip install --quiet squawk-cli==2.70.0
+
+# what the tests against other people's implementations run; without it they say that they are skipped
+$(PYTHON)/interop: tests/interop/requirements.txt | $(PYTHON)/pip
+	$(PYTHON)/pip install --quiet --requirement $<
+	@touch $@

@@ -1,11 +1,10 @@
 //! The two clients that `docs/api.md` shows, run as a merchant's system would run them.
 
-use crate::support::{PAYMENTS, SOON, seconds};
-use anyhow::{Context, Result, anyhow};
+use crate::support::{PAYMENTS, SOON, has_programs, seconds};
+use anyhow::{Context, Result};
 use devstack::port::Port;
 use e2e::{World, WorldOptions, payment};
 use serde_json::{Value, json};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -44,31 +43,11 @@ impl Ended {
     }
 }
 
-/// What a test that needs a program ends with when the machine does not have it: success, said aloud, or a failure where
-/// `NO_SKIP` is set. `None` if the program is there.
-pub(crate) fn missing(program: &str) -> Option<Result<()>> {
-    let mut version = std::process::Command::new(program);
-    version.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    if version.status().is_ok_and(|status| status.success()) {
-        return None;
-    }
-    if std::env::var_os("NO_SKIP").is_some() {
-        return Some(Err(anyhow!("no {program}, and NO_SKIP is set")));
-    }
-    // not by a macro: the harness would swallow it
-    let _ = writeln!(std::io::stderr(), "skipped: no {program}");
-    Some(Ok(()))
-}
-
 fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
 }
 
 impl Client {
-    fn missing(&self) -> Option<Result<()>> {
-        self.needs.iter().find_map(|program| missing(program))
-    }
-
     /// Runs it to its end.
     async fn run(
         &self,
@@ -111,8 +90,8 @@ fn the_documentation_shows_the_clients_as_they_are() -> Result<()> {
 }
 
 async fn pays_and_says_how_it_ended(client: &Client) -> Result<()> {
-    if let Some(verdict) = client.missing() {
-        return verdict;
+    if !has_programs(client.needs)? {
+        return Ok(());
     }
     let world = World::start().await?;
     let paid = client.pay(&world, "key", &payment("order-1")).await?;
@@ -158,8 +137,8 @@ async fn pay_py_pays_and_says_how_it_ended() -> Result<()> {
 }
 
 async fn insists_while_answers_are_lost(client: &Client) -> Result<()> {
-    if let Some(verdict) = client.missing() {
-        return verdict;
+    if !has_programs(client.needs)? {
+        return Ok(());
     }
     let world = WorldOptions::default().set("PAYWRIGHT_SYNC_WAIT", "0ms").start().await?;
     world.simulator.create_fault("reset_after", Some(3), 0).await?;
@@ -189,8 +168,8 @@ async fn pay_py_insists_while_answers_are_lost() -> Result<()> {
 
 async fn does_not_know_when_nobody_listens(client: &Client) -> Result<()> {
     const IN_ALL: Duration = Duration::from_secs(5);
-    if let Some(verdict) = client.missing() {
-        return verdict;
+    if !has_programs(client.needs)? {
+        return Ok(());
     }
     let nobody = Port::free()?;
     let url = format!("http://127.0.0.1:{}", nobody.number());
@@ -247,8 +226,8 @@ async fn serve(listener: TcpListener, answers: &[Scripted]) -> Result<Vec<String
 }
 
 async fn repeats_what_may_be_repeated(client: &Client) -> Result<()> {
-    if let Some(verdict) = client.missing() {
-        return verdict;
+    if !has_programs(client.needs)? {
+        return Ok(());
     }
     let table: [(&[Scripted], i32); 9] = [
         (&[(409, IN_PROGRESS), (503, ""), (202, "{}"), (201, END)], 0),

@@ -6,6 +6,7 @@ mod crash;
 mod deadlines;
 mod hang_up;
 mod idempotency;
+mod interop;
 mod lifecycle;
 mod order_of_checks;
 mod provider_answers;

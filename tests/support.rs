@@ -4,6 +4,8 @@ use anyhow::{Context, Result, ensure};
 use e2e::{Answer, Api, Profile, World, eventually, payment, programs};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -250,4 +252,33 @@ impl Wire {
         let rest = tokio::time::timeout(SOON, self.0.read_u8()).await?;
         Ok(rest.is_err())
     }
+}
+
+/// Whether a test can run that needs something of the machine. If not, it says so aloud; where `NO_SKIP` is set, it is a
+/// failure.
+fn is_there(what: &str, is_there: bool) -> Result<bool> {
+    ensure!(is_there || std::env::var_os("NO_SKIP").is_none(), "no {what}, and NO_SKIP is set");
+    if !is_there {
+        // not by a macro: the harness would swallow it
+        let _ = writeln!(std::io::stderr(), "skipped: no {what}");
+    }
+    Ok(is_there)
+}
+
+fn succeeds(command: &mut std::process::Command) -> bool {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Whether these programs can be run.
+pub(crate) fn has_programs(programs: &[&str]) -> Result<bool> {
+    let missing = programs.iter().find(|name| !succeeds(std::process::Command::new(name).arg("--version")));
+    missing.map_or(Ok(true), |name| is_there(name, false))
+}
+
+/// The Python that `make ci` makes under `target/`, if it has the module.
+pub(crate) fn python_with(module: &str) -> Result<Option<PathBuf>> {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/python/bin/python");
+    let imports = succeeds(std::process::Command::new(&python).args(["-c", &format!("import {module}")]));
+    Ok(is_there(&format!("Python module {module}"), imports)?.then_some(python))
 }
