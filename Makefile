@@ -10,7 +10,7 @@ WITH_DATABASE := cargo run --quiet --package devstack --example with_database --
 # One choice of packages for every build: another has other features, and builds half of the dependencies again.
 DRILL := cargo build --release --workspace --bins && PAYWRIGHT_BIN_DIR=target/release target/release/drill
 
-.PHONY: help run test ci fmt lint docs lint-migrations check-sqlx sqlx race storm bench drill
+.PHONY: help run test ci fmt lint docs lint-migrations check-sqlx sqlx openapi race storm bench drill
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -42,6 +42,11 @@ check-sqlx: $(SQLX) ## Is .sqlx what the queries and the schema say?
 
 sqlx: $(SQLX) ## Write .sqlx anew, after a query or a migration changed
 	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(WITH_DATABASE) cargo sqlx prepare --workspace -- --all-targets
+
+openapi: ## Write docs/openapi.json anew, after a route or a limit changed
+	mkdir -p docs
+	cargo run --quiet --package api --bin paywright -- openapi > docs/openapi.json.new
+	mv docs/openapi.json.new docs/openapi.json
 
 race: ## 500 rounds of 50 simultaneous creates through two processes: one charge each
 	$(DRILL) race

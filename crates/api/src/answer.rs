@@ -3,6 +3,7 @@
 //! The answer is rendered once, when the operation settles, and stored. Whoever settles it, the first request or a worker
 //! in another process, renders it here, and whoever asks again gets the stored bytes.
 
+use crate::http::schema;
 use crate::problem::{Code, Problem};
 use domain::id::TraceId;
 use domain::payment::{Metadata, Payment, PendingOperation, State, Status};
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 const TIME: &[BorrowedFormatItem<'_>] =
@@ -46,45 +48,63 @@ pub fn refund_location(refund: &Refund) -> String {
 }
 
 /// A payment as callers see it. Every field is always there.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Payment)]
 pub struct PaymentBody<'a> {
     id: Uuid,
     reference: &'a str,
+    #[schema(schema_with = schema::payment_status)]
     status: &'static str,
+    #[schema(schema_with = schema::pending_operation)]
     pending_operation: Option<&'static str>,
+    #[schema(schema_with = schema::amount)]
     amount: i64,
+    #[schema(schema_with = schema::moved)]
     amount_captured: i64,
+    #[schema(schema_with = schema::moved)]
     amount_refunded: i64,
+    #[schema(schema_with = schema::currency)]
     currency: &'static str,
+    #[schema(schema_with = schema::capture)]
     capture: &'static str,
     payment_method: &'a str,
     description: Option<&'a str>,
     customer: CustomerBody<'a>,
     statement_descriptor: Option<&'a str>,
     return_url: Option<&'a str>,
+    #[schema(schema_with = schema::metadata)]
     metadata: BTreeMap<&'a str, &'a str>,
     failure: Option<FailureBody<'a>>,
     next_action: Option<NextActionBody<'a>>,
+    #[schema(schema_with = schema::time)]
     created_at: String,
+    #[schema(schema_with = schema::time)]
     updated_at: String,
 }
 
-#[derive(Debug, Serialize)]
+/// Whom the merchant sells to.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Customer)]
 struct CustomerBody<'a> {
     name: Option<&'a str>,
     email: Option<&'a str>,
 }
 
-#[derive(Debug, Serialize)]
+/// Why money did not move.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Failure)]
 struct FailureBody<'a> {
     code: &'a str,
     message: &'a str,
     decline_code: Option<&'a str>,
 }
 
-#[derive(Debug, Serialize)]
+/// What the customer has to do before the payment goes on.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NextAction)]
 struct NextActionBody<'a> {
     #[serde(rename = "type")]
+    #[schema(schema_with = schema::redirect)]
     kind: &'static str,
     redirect_url: &'a str,
 }
@@ -136,17 +156,25 @@ fn metadata(metadata: &Metadata) -> BTreeMap<&str, &str> {
 }
 
 /// A refund as callers see it. Every field is always there.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Refund)]
 pub struct RefundBody<'a> {
     id: Uuid,
     payment_id: Uuid,
+    #[schema(schema_with = schema::amount)]
     amount: i64,
+    #[schema(schema_with = schema::currency)]
     currency: &'static str,
+    #[schema(schema_with = schema::reason)]
     reason: Option<&'static str>,
+    #[schema(schema_with = schema::metadata)]
     metadata: BTreeMap<&'a str, &'a str>,
+    #[schema(schema_with = schema::refund_status)]
     status: &'static str,
     failure: Option<FailureBody<'a>>,
+    #[schema(schema_with = schema::time)]
     created_at: String,
+    #[schema(schema_with = schema::time)]
     updated_at: String,
 }
 
@@ -167,17 +195,24 @@ impl<'a> From<&'a Refund> for RefundBody<'a> {
     }
 }
 
-/// An entry of the audit trail as callers see it.
-#[derive(Debug, Serialize)]
+/// An entry of the audit trail as callers see it. Every field is always there.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Event)]
 pub struct EventBody<'a> {
     id: Uuid,
     payment_id: Uuid,
+    #[schema(schema_with = schema::sequence)]
     sequence: i32,
     #[serde(rename = "type")]
+    #[schema(schema_with = schema::event_type)]
     kind: &'a str,
+    #[schema(schema_with = schema::time)]
     occurred_at: String,
+    #[schema(schema_with = schema::trace_id)]
     trace_id: String,
+    #[schema(schema_with = schema::actor)]
     actor: &'a str,
+    #[schema(schema_with = schema::data)]
     data: &'a serde_json::Value,
 }
 

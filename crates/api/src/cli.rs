@@ -2,6 +2,7 @@
 
 use crate::app::merchants::{self, CreateKeyError};
 use crate::config::{ConfigError, SETTINGS, Source};
+use crate::http::openapi;
 use crate::server::{Parts, Sockets, run as run_server};
 use crate::state::App;
 use crate::telemetry;
@@ -66,6 +67,9 @@ enum Command {
         after_help = "Example:\n  paywright key create 0190... --scope read --expires 2027-01-01T00:00:00Z"
     )]
     Key(Key),
+    /// Print the OpenAPI document; needs no settings
+    #[command(after_help = "Example:\n  paywright openapi > openapi.json")]
+    Openapi,
     /// Ask the operations listener whether this machine's service is ready: exit 0 or 1
     #[command(after_help = "Example:\n  paywright healthcheck && echo ready")]
     Healthcheck,
@@ -228,6 +232,10 @@ pub fn run() -> ExitCode {
 }
 
 fn execute(cli: Cli) -> Result<ExitCode, Failure> {
+    if let Command::Openapi = cli.command {
+        print(openapi::text().trim_end())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let source = Source::open(cli.config.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
     // a pool starts its upkeep where it is made
@@ -246,6 +254,8 @@ fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         }
         Command::Key(command) => return runtime.block_on(manage_keys(&store(&source)?, command)),
         Command::Healthcheck => return healthcheck(&source),
+        // needs no settings, and is answered before they are read
+        Command::Openapi => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,7 +6,10 @@ use domain::payment::{Payment, PendingOperation};
 use serde_json::{Map, Value, json};
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $code:ident = $status:literal $name:literal $title:literal;)*) => {
+    ($(
+        $(#[$doc:meta])*
+        $code:ident = $status:literal $name:literal $title:literal means $meaning:literal advice $advice:literal;
+    )*) => {
         /// Every code there is.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Code { $($(#[$doc])* $code,)* }
@@ -33,66 +36,225 @@ macro_rules! codes {
             pub const fn title(self) -> &'static str {
                 match self { $(Self::$code => $title,)* }
             }
+
+            /// What it means, for whoever is told it.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$code => $meaning,)* }
+            }
+
+            /// What to do now, for whoever is told it.
+            #[must_use]
+            pub const fn advice(self) -> &'static str {
+                match self { $(Self::$code => $advice,)* }
+            }
+
+            /// Reads a name.
+            #[must_use]
+            pub fn parse(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|code| code.name() == name)
+            }
         }
     };
 }
 
 codes! {
     /// The body is no I-JSON (RFC 7493), or the request is no HTTP.
-    MalformedJson = 400 "malformed_json" "The body is not valid JSON";
+    MalformedJson = 400 "malformed_json" "The body is not valid JSON"
+        means "The body is not I-JSON (RFC 7493): its syntax is wrong, a member appears twice, an escape is \
+            half a character, something follows the value, or it is nested too deeply."
+        advice "Mend the program that writes the body. Nothing was done and the key is unused, so the mended \
+            request may have the same key.";
     /// The body is not UTF-8.
-    InvalidUtf8 = 400 "invalid_utf8" "The body is not valid UTF-8";
+    InvalidUtf8 = 400 "invalid_utf8" "The body is not valid UTF-8"
+        means "The body holds bytes that are not UTF-8."
+        advice "Send the text as UTF-8. Nothing was done and the key is unused, so the mended request may \
+            have the same key.";
     /// A POST without `Idempotency-Key`.
-    IdempotencyKeyMissing = 400 "idempotency_key_missing" "The Idempotency-Key header is missing";
+    IdempotencyKeyMissing = 400 "idempotency_key_missing" "The Idempotency-Key header is missing"
+        means "Every POST needs an Idempotency-Key header. Without one a repeated request could move money \
+            twice."
+        advice "Make a key for each thing that is to happen once, a UUID for example, keep it with the order, \
+            and send it with every attempt.";
     /// An `Idempotency-Key` that is none, or two of them.
-    IdempotencyKeyInvalid = 400 "idempotency_key_invalid" "The Idempotency-Key header is invalid";
+    IdempotencyKeyInvalid = 400 "idempotency_key_invalid" "The Idempotency-Key header is invalid"
+        means "The header is not 1 to 255 visible ASCII characters, bare or as one quoted string, or it was \
+            sent twice."
+        advice "Send one Idempotency-Key header with a key of that form. Nothing was done.";
     /// No valid API key. All causes look alike.
-    Unauthorized = 401 "unauthorized" "A valid API key is required";
+    Unauthorized = 401 "unauthorized" "A valid API key is required"
+        means "There is no API key, or it is mistyped, unknown, expired or revoked. Which of these is never \
+            told."
+        advice "Send the key as Authorization: Bearer. If it was right before, it was revoked or has expired: \
+            ask for a new one. Nothing was done; afterwards send the request with the same Idempotency- \
+            Key.";
     /// The provider, or the card's bank, said no.
-    PaymentDeclined = 402 "payment_declined" "The payment was declined";
+    PaymentDeclined = 402 "payment_declined" "The payment was declined"
+        means "The provider or the card's bank refused. A declined create ends the payment as failed; a \
+            declined capture leaves it authorized, a declined cancel leaves it as it was."
+        advice "Read failure.code and failure.decline_code. The same Idempotency-Key gets this same answer \
+            for good. To try again, with another card for example, send a new request with a new key; the \
+            reference of a failed payment is free again.";
     /// The provider, or the card's bank, did not take the money back.
-    RefundDeclined = 402 "refund_declined" "The refund was declined";
+    RefundDeclined = 402 "refund_declined" "The refund was declined"
+        means "The provider did not take the refund. It is failed, and its amount counts as refunded no \
+            longer."
+        advice "Read failure.code of the member refund. The same Idempotency-Key gets this same answer for \
+            good. To try again, send a new request with a new key.";
     /// The key may only read.
-    Forbidden = 403 "forbidden" "The API key may not do this";
+    Forbidden = 403 "forbidden" "The API key may not do this"
+        means "The API key has the scope read, and the request would change something."
+        advice "Use a key with the scope write. Nothing was done; the Idempotency-Key may be kept.";
     /// No such path or object.
-    NotFound = 404 "not_found" "There is nothing here";
+    NotFound = 404 "not_found" "There is nothing here"
+        means "No such path or object. Another merchant's object, and an id in any other spelling than the \
+            one given out, look the same."
+        advice "Check the path and the id, and that the API key belongs to the merchant who made the object. \
+            Repeating the request changes nothing.";
     /// The path has other methods.
-    MethodNotAllowed = 405 "method_not_allowed" "The method is not allowed here";
+    MethodNotAllowed = 405 "method_not_allowed" "The method is not allowed here"
+        means "The path exists, but not with this method. The Allow header has the methods that it takes."
+        advice "Use one of the methods in Allow.";
     /// The first request with the key still runs.
-    RequestInProgress = 409 "request_in_progress" "A request with this key is in progress";
+    RequestInProgress = 409 "request_in_progress" "A request with this key is in progress"
+        means "The first request with this Idempotency-Key is still being carried out."
+        advice "Wait as long as Retry-After says and send the same request with the same key. Never send it \
+            with a new key: it might happen twice.";
     /// A living payment has the reference.
-    ReferenceAlreadyUsed = 409 "reference_already_used" "The reference is in use";
+    ReferenceAlreadyUsed = 409 "reference_already_used" "The reference is in use"
+        means "Another payment has this reference and is neither failed nor canceled. The member payment_id \
+            and the Location header name it."
+        advice "Read that payment: most likely the order is already being paid. If a second payment is really \
+            meant, send it with another reference, a suffix for example. The key is unused.";
     /// The payment's state does not allow it, or somebody else was faster.
-    PaymentStateConflict = 409 "payment_state_conflict" "The payment's state does not allow this";
+    PaymentStateConflict = 409 "payment_state_conflict" "The payment's state does not allow this"
+        means "A capture needs an authorized payment, a cancel an authorized one or one that requires \
+            action, a refund a captured one, and only one capture or cancel is open at a time. The \
+            members say how the payment stands."
+        advice "Read the payment, decide again, and send what is still wanted with a new key.";
     /// More than 64 KiB.
-    PayloadTooLarge = 413 "payload_too_large" "The body is too large";
+    PayloadTooLarge = 413 "payload_too_large" "The body is too large"
+        means "The body has more than 64 KiB."
+        advice "Send less: metadata is for short notes. Nothing was done.";
     /// Something else than JSON.
-    UnsupportedMediaType = 415 "unsupported_media_type" "The media type is not supported";
+    UnsupportedMediaType = 415 "unsupported_media_type" "The media type is not supported"
+        means "The body was not declared as application/json, or declared in another charset than UTF-8."
+        advice "Send Content-Type: application/json. Nothing was done.";
     /// One or more fields are wrong.
-    ValidationFailed = 422 "validation_failed" "The request is not valid";
+    ValidationFailed = 422 "validation_failed" "The request is not valid"
+        means "One or more fields, parameters or members are wrong. The member errors names each of them, \
+            with a code of its own."
+        advice "Mend everything in errors at once. Nothing was done and the key is unused, so the mended \
+            request may have the same key.";
     /// The key was used for another request.
-    IdempotencyKeyReused = 422 "idempotency_key_reused" "The key was used for another request";
+    IdempotencyKeyReused = 422 "idempotency_key_reused" "The key was used for another request"
+        means "This Idempotency-Key was used for a request with another method, path or body."
+        advice "If this is a new request, give it a new key. If it was meant as a repetition, send exactly \
+            what was sent first.";
     /// More than was authorised.
-    CaptureAmountTooLarge = 422 "capture_amount_too_large" "The capture is larger than the payment";
+    CaptureAmountTooLarge = 422 "capture_amount_too_large" "The capture is larger than the payment"
+        means "More was to be captured than was authorized."
+        advice "Read the payment and capture at most its amount. Nothing was done and the key is unused.";
     /// More than is left, open refunds counted as refunded.
-    RefundAmountTooLarge = 422 "refund_amount_too_large" "The refund is larger than what is left";
+    RefundAmountTooLarge = 422 "refund_amount_too_large" "The refund is larger than what is left"
+        means "More was to be refunded than is left. Refunds that are still open count as refunded."
+        advice "Read the payment and refund at most amount_captured less amount_refunded. Nothing was done \
+            and the key is unused.";
     /// The merchant's own limit.
-    RateLimited = 429 "rate_limited" "Too many requests";
+    RateLimited = 429 "rate_limited" "Too many requests"
+        means "The merchant sent more requests per second than its limit."
+        advice "Wait as long as Retry-After says, then send the same request with the same key. Nothing was \
+            done. The headers RateLimit and RateLimit-Policy show the limit.";
     /// More than 32 KiB or 100 lines of headers.
-    HeadersTooLarge = 431 "headers_too_large" "The headers are too large";
+    HeadersTooLarge = 431 "headers_too_large" "The headers are too large"
+        means "The request has more than 100 header lines or more than 32 KiB of headers."
+        advice "Send fewer or smaller headers; cookies are the usual cause. Nothing was done.";
     /// A fault of this program.
-    Internal = 500 "internal" "Something went wrong";
+    Internal = 500 "internal" "Something went wrong"
+        means "A fault of the service. What became of the request is not known."
+        advice "Send the same request with the same key: it is carried out at most once. If it stays, tell \
+            the operators the trace_id.";
     /// Too much to do.
-    Overloaded = 503 "overloaded" "The service is overloaded";
+    Overloaded = 503 "overloaded" "The service is overloaded"
+        means "The service has too much to do right now and refused the request before it began."
+        advice "Wait as long as Retry-After says, then send the same request with the same key, and back off \
+            further if it is refused again.";
     /// The database cannot be used right now.
-    Unavailable = 503 "unavailable" "The service is unavailable";
+    Unavailable = 503 "unavailable" "The service is unavailable"
+        means "The service cannot use its database right now."
+        advice "Wait as long as Retry-After says, then send the same request with the same key: it is carried \
+            out at most once.";
     /// No answer in time.
-    Timeout = 503 "timeout" "The request took too long";
+    Timeout = 503 "timeout" "The request took too long"
+        means "There was no answer in time. What became of the request is not known."
+        advice "Send the same request with the same key: it is carried out at most once, and answered from \
+            where it stands.";
     /// This process is about to stop.
-    Draining = 503 "draining" "The service is stopping";
+    Draining = 503 "draining" "The service is stopping"
+        means "This process is about to stop and takes nothing new."
+        advice "Send the same request with the same key; another process answers it.";
     /// The provider does not take our credentials.
-    ProviderMisconfigured = 503 "provider_misconfigured" "The payment provider is not configured correctly";
+    ProviderMisconfigured = 503 "provider_misconfigured" "The payment provider is not configured correctly"
+        means "The payment provider does not take the service's credentials, so no new payment is begun. The \
+            operators are told."
+        advice "Wait as long as Retry-After says, then send the same request with the same key. Nothing was \
+            done.";
 }
+
+/// A code of one thing that is wrong, in the `errors` of a problem.
+#[derive(Debug)]
+pub struct FieldCode {
+    /// The name callers see.
+    pub name: &'static str,
+    /// What it means, for whoever is told it.
+    pub meaning: &'static str,
+    /// What to do now, for whoever is told it.
+    pub advice: &'static str,
+}
+
+/// Every code that `errors` can have.
+pub const FIELD_CODES: [FieldCode; 8] = [
+    FieldCode {
+        name: "required",
+        meaning: "The field is missing, or null, and has no default.",
+        advice: "Send it.",
+    },
+    FieldCode {
+        name: "unknown_field",
+        meaning: "There is no such field or parameter here.",
+        advice: "Leave it out, and look for a misspelt name.",
+    },
+    FieldCode {
+        name: "wrong_type",
+        meaning: "The value has another type or form than the field. Amounts are integers without quotes, fraction or exponent.",
+        advice: "Send the type that the field has.",
+    },
+    FieldCode {
+        name: "out_of_range",
+        meaning: "The number is too small, too large, or not one of the steps that the currency has.",
+        advice: "Send a number within the bounds that detail names.",
+    },
+    FieldCode {
+        name: "too_long",
+        meaning: "The text or list is longer than the field takes. Characters are counted as people see them.",
+        advice: "Shorten it to the bound that detail names.",
+    },
+    FieldCode {
+        name: "too_short",
+        meaning: "The text is shorter than the field takes.",
+        advice: "Send at least as much as detail says, or leave an optional field out.",
+    },
+    FieldCode {
+        name: "forbidden_character",
+        meaning: "The text has a character that is invisible, reorders its surroundings, or that the field does not take.",
+        advice: "Remove the character that detail names by its number and place.",
+    },
+    FieldCode {
+        name: "unsupported",
+        meaning: "The value is readable, but none that the field takes: a currency, a choice, a cursor of another list.",
+        advice: "Send one of the values that the field takes; detail says which.",
+    },
+];
 
 /// Where a field error is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -273,6 +435,7 @@ mod tests {
         for (at, code) in Code::ALL.iter().enumerate() {
             assert!(Code::ALL.iter().skip(at + 1).all(|other| other.name() != code.name()));
             assert!(code.status().is_client_error() || code.status().is_server_error());
+            assert_eq!(Code::parse(code.name()), Some(*code));
         }
     }
 

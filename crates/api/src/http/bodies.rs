@@ -1,6 +1,7 @@
 //! Bodies: JSON becomes what the use cases take, and every field that is wrong is told at once.
 
 use crate::http::json::{Fields, Json};
+use crate::http::schema;
 use crate::problem::{FieldError, Place, Problem};
 use domain::money::{Amount, AmountError, Currency, MAX_AMOUNT, Money};
 use domain::payment::{CaptureMethod, Customer, MAX_METADATA_ENTRIES, Metadata, NewPayment};
@@ -9,36 +10,54 @@ use domain::text::{
     Description, Email, MetadataKey, MetadataValue, PaymentMethod, PersonName, Reference, ReturnUrl,
     StatementDescriptor, TextError,
 };
+use utoipa::ToSchema;
 use validator::{Validate, ValidationError, ValidationErrors, ValidationErrorsKind};
 
 /// The body of a create, field by field. What has a value of the right type is here, and `validator` judges it.
-#[derive(Debug, Validate)]
-struct CreateBody {
+#[derive(Debug, Validate, ToSchema)]
+#[schema(as = NewPayment, description = "What a payment is to be.")]
+pub struct CreateBody {
     #[validate(required, range(min = 1, max = MAX_AMOUNT, code = "out_of_range", message = "must be from 1 to 99999999 minor units"))]
+    #[schema(schema_with = schema::new_amount, required)]
     amount: Option<i64>,
     #[validate(required, custom(function = "check_currency"))]
+    #[schema(schema_with = schema::currency, required)]
     currency: Option<String>,
     #[validate(required, custom(function = "check_reference"))]
+    #[schema(schema_with = schema::reference, required)]
     reference: Option<String>,
     #[validate(required, custom(function = "check_payment_method"))]
+    #[schema(schema_with = schema::payment_method, required)]
     payment_method: Option<String>,
     #[validate(custom(function = "check_capture"))]
+    #[schema(schema_with = schema::new_capture)]
     capture: Option<String>,
     #[validate(custom(function = "check_description"))]
+    #[schema(schema_with = schema::description)]
     description: Option<String>,
     #[validate(nested)]
+    #[schema(nullable, required = false)]
     customer: CustomerFields,
     #[validate(custom(function = "check_statement_descriptor"))]
+    #[schema(schema_with = schema::statement_descriptor)]
     statement_descriptor: Option<String>,
     #[validate(custom(function = "check_return_url"))]
+    #[schema(schema_with = schema::return_url)]
     return_url: Option<String>,
+    /// `None` if it was refused.
+    #[schema(schema_with = schema::new_metadata)]
+    metadata: Option<Metadata>,
 }
 
-#[derive(Debug, Validate)]
+/// Whom the merchant sells to.
+#[derive(Debug, Validate, ToSchema)]
+#[schema(as = NewCustomer, description = "Whom the merchant sells to. The provider never gets it.")]
 struct CustomerFields {
     #[validate(custom(function = "check_name"))]
+    #[schema(schema_with = schema::name)]
     name: Option<String>,
     #[validate(custom(function = "check_email"))]
+    #[schema(schema_with = schema::email)]
     email: Option<String>,
 }
 
@@ -114,33 +133,44 @@ pub fn read_new_payment(body: Json) -> Result<NewPayment, Problem> {
         },
         statement_descriptor: fields.string("statement_descriptor"),
         return_url: fields.string("return_url"),
+        metadata: read_metadata(fields.object("metadata")),
     };
-    let metadata = read_metadata(fields.object("metadata"));
     fields.finish();
     if let Err(refused) = body.validate() {
         collect(&refused, "", &mut errors);
     }
-    let request = metadata.and_then(|metadata| body.into_request(metadata, &mut errors));
-    match request {
+    match body.into_request(&mut errors) {
         Some(request) if errors.is_empty() => Ok(request),
         _ => Err(Problem::validation(errors)),
     }
 }
 
 /// The body of a capture.
-#[derive(Debug, Validate)]
-struct CaptureBody {
+#[derive(Debug, Validate, ToSchema)]
+#[schema(as = NewCapture, description = "How much of the payment is to be captured.")]
+pub struct CaptureBody {
     #[validate(range(min = 1, max = MAX_AMOUNT, code = "out_of_range", message = "must be from 1 to 99999999 minor units"))]
+    #[schema(schema_with = schema::part)]
     amount: Option<i64>,
 }
 
-/// The body of a refund, apart from its metadata.
-#[derive(Debug, Validate)]
-struct RefundBody {
+/// The body of a cancel, which has no fields.
+#[derive(Debug, ToSchema)]
+#[schema(as = NewCancel, description = "Nothing: a cancel has no fields.")]
+pub struct CancelBody {}
+
+/// The body of a refund.
+#[derive(Debug, Validate, ToSchema)]
+#[schema(as = NewRefund, description = "How much of the payment is to be given back, and why.")]
+pub struct RefundBody {
     #[validate(range(min = 1, max = MAX_AMOUNT, code = "out_of_range", message = "must be from 1 to 99999999 minor units"))]
+    #[schema(schema_with = schema::part)]
     amount: Option<i64>,
     #[validate(custom(function = "check_reason"))]
+    #[schema(schema_with = schema::reason)]
     reason: Option<String>,
+    #[schema(schema_with = schema::new_metadata)]
+    metadata: Option<Metadata>,
 }
 
 /// Reads a capture.
@@ -173,14 +203,17 @@ pub fn read_cancel(body: Json) -> Result<(), Problem> {
 pub fn read_refund(body: Json) -> Result<NewRefund, Problem> {
     let mut errors = Vec::new();
     let mut fields = Fields::of(body, &mut errors);
-    let body = RefundBody { amount: fields.integer("amount"), reason: fields.string("reason") };
-    let metadata = read_metadata(fields.object("metadata"));
+    let body = RefundBody {
+        amount: fields.integer("amount"),
+        reason: fields.string("reason"),
+        metadata: read_metadata(fields.object("metadata")),
+    };
     fields.finish();
     judge(&body, &mut errors)?;
     Ok(NewRefund {
         amount: body.amount.and_then(|minor| Amount::new(minor).ok()),
         reason: body.reason.as_deref().and_then(RefundReason::parse),
-        metadata: metadata.unwrap_or_default(),
+        metadata: body.metadata.unwrap_or_default(),
     })
 }
 
@@ -267,7 +300,7 @@ fn collect(refused: &ValidationErrors, at: &str, errors: &mut Vec<FieldError>) {
 impl CreateBody {
     /// What survives: values that cannot be wrong. `None` where `validator` has said why, or nearly: amounts and
     /// currencies are judged together here.
-    fn into_request(self, metadata: Metadata, errors: &mut Vec<FieldError>) -> Option<NewPayment> {
+    fn into_request(self, errors: &mut Vec<FieldError>) -> Option<NewPayment> {
         fn some<T, E>(text: Option<String>, parse: fn(&str) -> Result<T, E>) -> Option<Option<T>> {
             text.map(|text| parse(&text).ok()).map_or(Some(None), |parsed| parsed.map(Some))
         }
@@ -298,7 +331,7 @@ impl CreateBody {
             },
             statement_descriptor: some(self.statement_descriptor, StatementDescriptor::parse)?,
             return_url: some(self.return_url, ReturnUrl::parse)?,
-            metadata,
+            metadata: self.metadata?,
         })
     }
 }

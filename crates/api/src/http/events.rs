@@ -2,7 +2,7 @@
 
 use crate::answer::EventBody;
 use crate::http::extract::Id;
-use crate::http::list::{self, ListBody};
+use crate::http::list::{self, ListBody, Page};
 use crate::http::told::json;
 use crate::middleware::auth::Caller;
 use crate::problem::Problem;
@@ -14,10 +14,23 @@ use axum::response::Response;
 use domain::id::PaymentId;
 use std::sync::Arc;
 
+/// A page of events.
+type EventList<'a> = ListBody<EventBody<'a>>;
+
 /// `GET /v1/payments/{id}/events`
 ///
 /// # Errors
 /// 404 as for the payment itself; 422 for an unknown, repeated or unreadable parameter.
+#[utoipa::path(
+    get,
+    path = "/v1/payments/{id}/events",
+    operation_id = "list_events",
+    tag = "Events",
+    summary = "List the events of a payment",
+    description = "Its audit trail, oldest first: every change has exactly one event.",
+    params(("id" = Uuid, Path, description = "The payment's id."), Page),
+    responses((status = 200, body = EventList, description = "A page.")),
+)]
 pub async fn list(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,

@@ -1,5 +1,6 @@
 //! Whether the process lives, and whether it should get requests.
 
+use crate::http::schema;
 use crate::state::App;
 use axum::Json;
 use axum::extract::State;
@@ -8,18 +9,21 @@ use persistence::StoreError;
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
+use utoipa::ToSchema;
 
 /// A database that does not answer in this time is as good as absent.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What `/readyz` answers.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Readiness {
+    #[schema(schema_with = schema::readiness)]
     status: &'static str,
     checks: Checks,
 }
 
-#[derive(Debug, Serialize)]
+/// `ok`, or a reason, of each.
+#[derive(Debug, Serialize, ToSchema)]
 struct Checks {
     database: String,
     migrations: String,
@@ -27,11 +31,32 @@ struct Checks {
 }
 
 /// 200 while the process can answer at all.
+#[utoipa::path(
+    get,
+    path = "/livez",
+    operation_id = "live",
+    tag = "Health",
+    summary = "Does the process live?",
+    description = "200 while it can answer at all.",
+    responses((status = 200, body = String, content_type = "text/plain", description = "It does.")),
+)]
 pub async fn live() -> &'static str {
     "ok"
 }
 
 /// 503 while requests would fail, and why. The provider is not asked: without it payments are still accepted.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "ready",
+    tag = "Health",
+    summary = "Should this process get requests?",
+    description = "The provider is not asked: without it payments are still accepted.",
+    responses(
+        (status = 200, body = Readiness, description = "It should."),
+        (status = 503, body = Readiness, description = "It should not, and why."),
+    ),
+)]
 pub async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Readiness>) {
     let ok = || "ok".to_owned();
     let (database, migrations) = match tokio::time::timeout(PATIENCE, app.store.check_schema()).await {

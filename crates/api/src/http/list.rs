@@ -1,5 +1,6 @@
 //! The parameters of lists, and their cursors.
 
+use crate::http::schema;
 use crate::problem::{FieldError, Place, Problem};
 use domain::id::PaymentId;
 use domain::payment::Status;
@@ -8,8 +9,13 @@ use percent_encoding::percent_decode_str;
 use persistence::payments::Filter;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema};
+use utoipa::openapi::{Ref, RefOr, Required, Type};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 use uuid::Uuid;
 
 /// How many objects a page has, unless the caller says so.
@@ -28,6 +34,28 @@ impl<T> ListBody<T> {
     /// A page and the cursor of the next.
     pub fn new(data: impl Iterator<Item = T>, next_cursor: Option<String>) -> Self {
         Self { data: data.collect(), next_cursor }
+    }
+}
+
+impl<T: ToSchema> PartialSchema for ListBody<T> {
+    fn schema() -> RefOr<Schema> {
+        let cursor = "The cursor of the next page, or null if this is the last.";
+        let next = schema::string_or_null().description(Some(cursor));
+        ObjectBuilder::new()
+            .property("data", ArrayBuilder::new().items(Ref::from_schema_name(T::name())))
+            .property("next_cursor", next)
+            .into()
+    }
+}
+
+impl<T: ToSchema> ToSchema for ListBody<T> {
+    fn name() -> Cow<'static, str> {
+        format!("{}List", T::name()).into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((T::name().into_owned(), T::schema()));
+        T::schemas(schemas);
     }
 }
 
@@ -135,6 +163,32 @@ fn limit(value: &str) -> Result<u8, Refused> {
         .ok_or(("out_of_range", "must be from 1 to 100"))
 }
 
+fn parameter(name: &str, description: &str, schema: impl Into<RefOr<Schema>>) -> Parameter {
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Query)
+        .required(Required::False)
+        .description(Some(description))
+        .schema(Some(schema))
+        .build()
+}
+
+/// The parameters of every list, for the document.
+impl IntoParams for Page {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let limit = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(1))
+            .maximum(Some(MAX_LIMIT))
+            .default(Some(DEFAULT_LIMIT.into()));
+        let cursor = ObjectBuilder::new().schema_type(Type::String);
+        vec![
+            parameter("limit", "How many objects a page has at most.", limit),
+            parameter("cursor", "next_cursor of the page before, with the same filters.", cursor),
+        ]
+    }
+}
+
 const UNKNOWN: Refused = ("unknown_field", "is not a parameter of this list");
 
 /// Reads the query string of a list without filters: where the page before ended, and the page.
@@ -154,6 +208,27 @@ pub struct Query {
     pub cursor: Option<PaymentId>,
     /// How much of it.
     pub page: Page,
+}
+
+/// The parameters of the list of payments, for the document.
+impl IntoParams for Query {
+    fn into_params(place: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let status = ArrayBuilder::new().items(schema::payment_status()).min_items(Some(1));
+        let open = ObjectBuilder::new().schema_type(Type::Boolean);
+        let mut parameters = Page::into_params(place);
+        parameters.extend([
+            parameter("status", "Payments in this status. It may be repeated.", status),
+            parameter(
+                "open",
+                "true: what is on its way, the payment itself, a capture, cancel or refund.",
+                open,
+            ),
+            parameter("reference", "Payments with this reference.", schema::reference()),
+            parameter("created_from", "Payments created then or later.", schema::any_time()),
+            parameter("created_to", "Payments created before.", schema::any_time()),
+        ]);
+        parameters
+    }
 }
 
 /// Reads the query string of the list of payments.
@@ -198,7 +273,7 @@ fn error(name: &str, code: &'static str, detail: &str) -> FieldError {
 
 fn decode(text: &str) -> Option<String> {
     let spaces = text.replace('+', " ");
-    percent_decode_str(&spaces).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+    percent_decode_str(&spaces).decode_utf8().ok().map(Cow::into_owned)
 }
 
 fn time_of(text: &str) -> Result<OffsetDateTime, Refused> {

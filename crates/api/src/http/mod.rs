@@ -1,15 +1,19 @@
-//! HTTP: all routes in one table, all layers in one function, in order.
+//! HTTP: all routes in one table, all layers in one function, in order. The table makes the OpenAPI document as well, so a
+//! route that the document does not have is none.
 
 pub mod bodies;
+pub mod docs;
 pub mod error;
 pub mod events;
 pub mod extract;
 pub mod health;
 pub mod json;
 pub mod list;
+pub mod openapi;
 pub mod payments;
 pub mod prefer;
 pub mod refunds;
+pub mod schema;
 pub mod told;
 
 use crate::middleware::{auth, limits, rate_limit, shed, trace};
@@ -18,32 +22,43 @@ use crate::state::App;
 use axum::Router;
 use axum::http::Method;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::MethodRouter;
 use error::render;
 use std::sync::Arc;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// The public listener.
 pub fn router(app: &Arc<App>) -> Router {
-    let merchants = |routes| for_merchants(routes, app);
-    let routes = Router::new()
-        .route("/v1/payments", merchants(get(payments::list).post(payments::create)))
-        .route("/v1/payments/{id}", merchants(get(payments::show)))
-        .route("/v1/payments/{id}/capture", merchants(post(payments::capture)))
-        .route("/v1/payments/{id}/cancel", merchants(post(payments::cancel)))
-        .route("/v1/payments/{id}/refunds", merchants(get(refunds::list).post(refunds::create)))
-        .route("/v1/payments/{id}/events", merchants(get(events::list)))
-        .route("/v1/refunds/{id}", merchants(get(refunds::show)))
-        .route("/livez", get(health::live))
-        .route("/readyz", get(health::ready));
-    layered(routes, app)
+    let (routes, _) = table(|merchants| for_merchants(merchants, app)).split_for_parts();
+    layered(routes.merge(docs::router()), app)
 }
 
 /// The operations listener.
 pub fn operations_router(app: &Arc<App>) -> Router {
-    let routes = Router::new().route("/livez", get(health::live)).route("/readyz", get(health::ready));
+    let (routes, _) = health().split_for_parts();
     layered(routes, app)
+}
+
+/// All routes; those of merchants are given to `guard`.
+fn table(guard: impl Fn(MethodRouter<Arc<App>>) -> MethodRouter<Arc<App>>) -> OpenApiRouter<Arc<App>> {
+    let merchants = |(schemas, paths, methods)| (schemas, paths, guard(methods));
+    OpenApiRouter::new()
+        .routes(merchants(routes!(payments::list, payments::create)))
+        .routes(merchants(routes!(payments::show)))
+        .routes(merchants(routes!(payments::capture)))
+        .routes(merchants(routes!(payments::cancel)))
+        .routes(merchants(routes!(refunds::list, refunds::create)))
+        .routes(merchants(routes!(events::list)))
+        .routes(merchants(routes!(refunds::show)))
+        .merge(health())
+}
+
+/// What both listeners have.
+fn health() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(health::live)).routes(routes!(health::ready))
 }
 
 /// What every request passes through, from the outside in.

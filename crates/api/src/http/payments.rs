@@ -2,7 +2,7 @@
 
 use crate::answer::PaymentBody;
 use crate::app::once::Asked;
-use crate::http::bodies::{read_cancel, read_capture, read_new_payment};
+use crate::http::bodies::{CancelBody, CaptureBody, CreateBody, read_cancel, read_capture, read_new_payment};
 use crate::http::extract::{Id, MoneyPost, OptionalBody};
 use crate::http::list::{self, ListBody, Query};
 use crate::http::told::{Context, json, tell};
@@ -17,10 +17,27 @@ use domain::id::PaymentId;
 use domain::idempotency::Fingerprint;
 use std::sync::Arc;
 
+/// A page of payments.
+type PaymentList<'a> = ListBody<PaymentBody<'a>>;
+
 /// `POST /v1/payments`
 ///
 /// # Errors
 /// See the table of problems.
+#[utoipa::path(
+    post,
+    path = "/v1/payments",
+    operation_id = "create_payment",
+    tag = "Payments",
+    summary = "Create a payment",
+    description = "Charges a payment method, or holds the money if capture is manual.",
+    request_body = CreateBody,
+    responses(
+        (status = 201, body = PaymentBody, description = "Settled: authorized, captured, or requires_action."),
+        (status = 202, body = PaymentBody, description = "No outcome yet: the payment is processing."),
+    ),
+    extensions(("x-problems" = json!(["payment_declined", "reference_already_used", "provider_misconfigured"]))),
+)]
 pub async fn create(
     State(app): State<Arc<App>>,
     context: Context,
@@ -35,6 +52,21 @@ pub async fn create(
 ///
 /// # Errors
 /// See the table of problems.
+#[utoipa::path(
+    post,
+    path = "/v1/payments/{id}/capture",
+    operation_id = "capture_payment",
+    tag = "Payments",
+    summary = "Capture an authorized payment",
+    description = "All of it without an amount. Less is allowed once, and releases the rest.",
+    params(("id" = Uuid, Path, description = "The payment's id.")),
+    request_body = CaptureBody,
+    responses(
+        (status = 200, body = PaymentBody, description = "Captured."),
+        (status = 202, body = PaymentBody, description = "No outcome yet: pending_operation is capture."),
+    ),
+    extensions(("x-problems" = json!(["payment_declined", "payment_state_conflict", "capture_amount_too_large"]))),
+)]
 pub async fn capture(
     State(app): State<Arc<App>>,
     context: Context,
@@ -50,6 +82,21 @@ pub async fn capture(
 ///
 /// # Errors
 /// See the table of problems.
+#[utoipa::path(
+    post,
+    path = "/v1/payments/{id}/cancel",
+    operation_id = "cancel_payment",
+    tag = "Payments",
+    summary = "Cancel a payment",
+    description = "Releases the money of a payment that is authorized, or ends one that requires action.",
+    params(("id" = Uuid, Path, description = "The payment's id.")),
+    request_body = CancelBody,
+    responses(
+        (status = 200, body = PaymentBody, description = "Canceled."),
+        (status = 202, body = PaymentBody, description = "No outcome yet: pending_operation is cancel."),
+    ),
+    extensions(("x-problems" = json!(["payment_declined", "payment_state_conflict"]))),
+)]
 pub async fn cancel(
     State(app): State<Arc<App>>,
     context: Context,
@@ -65,6 +112,16 @@ pub async fn cancel(
 ///
 /// # Errors
 /// 404 also for another merchant's payment, and for an id that is no UUID.
+#[utoipa::path(
+    get,
+    path = "/v1/payments/{id}",
+    operation_id = "get_payment",
+    tag = "Payments",
+    summary = "Read a payment",
+    description = "As it stands now, in every status.",
+    params(("id" = Uuid, Path, description = "The payment's id.")),
+    responses((status = 200, body = PaymentBody, description = "The payment.")),
+)]
 pub async fn show(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
@@ -80,6 +137,16 @@ pub async fn show(
 ///
 /// # Errors
 /// 422 for an unknown, repeated or unreadable parameter.
+#[utoipa::path(
+    get,
+    path = "/v1/payments",
+    operation_id = "list_payments",
+    tag = "Payments",
+    summary = "List payments",
+    description = "Newest first. A walk shows every payment that existed when it began exactly once.",
+    params(Query),
+    responses((status = 200, body = PaymentList, description = "A page.")),
+)]
 pub async fn list(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,

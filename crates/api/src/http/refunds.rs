@@ -2,9 +2,9 @@
 
 use crate::answer::RefundBody;
 use crate::app::once::Asked;
-use crate::http::bodies::read_refund;
+use crate::http::bodies::{RefundBody as RefundFields, read_refund};
 use crate::http::extract::{Id, OptionalBody};
-use crate::http::list::{self, ListBody};
+use crate::http::list::{self, ListBody, Page};
 use crate::http::told::{Context, json, tell};
 use crate::middleware::auth::Caller;
 use crate::problem::Problem;
@@ -18,10 +18,28 @@ use domain::idempotency::Fingerprint;
 use std::sync::Arc;
 use uuid::Uuid;
 
+/// A page of refunds.
+type RefundList<'a> = ListBody<RefundBody<'a>>;
+
 /// `POST /v1/payments/{id}/refunds`
 ///
 /// # Errors
 /// See the table of problems.
+#[utoipa::path(
+    post,
+    path = "/v1/payments/{id}/refunds",
+    operation_id = "create_refund",
+    tag = "Refunds",
+    summary = "Refund a captured payment",
+    description = "What is left of it without an amount. Open refunds count as refunded.",
+    params(("id" = Uuid, Path, description = "The payment's id.")),
+    request_body = RefundFields,
+    responses(
+        (status = 201, body = RefundBody, description = "Succeeded: the money is on its way."),
+        (status = 202, body = RefundBody, description = "No outcome yet: the refund is processing."),
+    ),
+    extensions(("x-problems" = json!(["refund_declined", "payment_state_conflict", "refund_amount_too_large"]))),
+)]
 pub async fn create(
     State(app): State<Arc<App>>,
     context: Context,
@@ -37,6 +55,16 @@ pub async fn create(
 ///
 /// # Errors
 /// 404 as for the payment itself; 422 for an unknown, repeated or unreadable parameter.
+#[utoipa::path(
+    get,
+    path = "/v1/payments/{id}/refunds",
+    operation_id = "list_refunds",
+    tag = "Refunds",
+    summary = "List the refunds of a payment",
+    description = "Newest first.",
+    params(("id" = Uuid, Path, description = "The payment's id."), Page),
+    responses((status = 200, body = RefundList, description = "A page.")),
+)]
 pub async fn list(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
@@ -57,6 +85,16 @@ pub async fn list(
 ///
 /// # Errors
 /// 404 also for another merchant's refund, and for an id that is no UUID.
+#[utoipa::path(
+    get,
+    path = "/v1/refunds/{id}",
+    operation_id = "get_refund",
+    tag = "Refunds",
+    summary = "Read a refund",
+    description = "As it stands now, in every status.",
+    params(("id" = Uuid, Path, description = "The refund's id.")),
+    responses((status = 200, body = RefundBody, description = "The refund.")),
+)]
 pub async fn show(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
