@@ -2,6 +2,7 @@
 
 mod capture_and_cancel;
 mod clients;
+mod coverage;
 mod crash;
 mod deadlines;
 mod hang_up;
