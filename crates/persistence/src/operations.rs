@@ -57,6 +57,47 @@ impl Claim<'_> {
     }
 }
 
+/// The first statement of every request that moves money: the operation with its key, and what the rest of the statement
+/// writes `FROM claimed`. `None`: the key is known, and nothing was written.
+///
+/// `$1` merchant, `$2` operation, `$3` payment, `$4` refund, `$5` kind, `$6` actor, `$7` trace, `$8` key, `$9` fingerprint,
+/// `$10` lease, `$11` served; the rest's own parameters begin at `$12`. What the rest cannot write must raise, so that the
+/// key's row goes with it: a key without its operation would be used up for nothing.
+macro_rules! claim {
+    ($store:expr, $payment:expr, $kind:expr, $claim:expr, $rest:literal, $($argument:expr),+ $(,)?) => {{
+        let (payment, kind, claim): (&Payment, OperationKind, &Claim<'_>) = ($payment, $kind, $claim);
+        let asked = Instant::now();
+        let row = sqlx::query!(
+            "WITH claimed AS (
+                INSERT INTO operations
+                    (merchant_id, operation_id, payment_id, refund_id, kind, actor, trace_id, idempotency_key,
+                     fingerprint, lease_until, served_until)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, now() + make_interval(secs => $10),
+                        CASE WHEN $11 THEN now() + make_interval(secs => $10) END)
+                ON CONFLICT ON CONSTRAINT operations_idempotency_key DO NOTHING
+                RETURNING created_at, lease_until
+            ), " + $rest + r#"
+            SELECT created_at AS "created_at!", lease_until AS "lease_until!" FROM claimed"#,
+            payment.merchant_id.0,
+            claim.operation_id.0,
+            payment.id.0,
+            kind.refund().map(|id| id.0),
+            kind.name(),
+            claim.actor.to_string(),
+            claim.trace_id.as_uuid(),
+            claim.key.as_str(),
+            claim.fingerprint.as_bytes(),
+            claim.lease.as_secs_f64(),
+            claim.served,
+            $($argument),+
+        )
+        .fetch_optional(&$store.pool)
+        .await?;
+        row.map(|row| claim.won(payment, kind, (row.created_at, row.lease_until), asked))
+    }};
+}
+pub(crate) use claim;
+
 /// How an operation on a payment ends.
 #[derive(Debug, Clone, Copy)]
 pub struct Settlement<'a> {
@@ -126,42 +167,25 @@ impl Store {
         claim: &Claim<'_>,
         at: OffsetDateTime,
     ) -> Result<Option<(Operation, Lease)>, StoreError> {
-        let asked = Instant::now();
-        // The guard is in the UPDATE. A known key inserts nothing; a payment that moved gives the event no number, the
-        // NOT NULL refuses it, and the key's row goes with the statement.
-        let row = sqlx::query!(
-            r#"WITH claimed AS (
-                INSERT INTO operations
-                    (merchant_id, operation_id, payment_id, kind, actor, trace_id, idempotency_key, fingerprint,
-                     lease_until, served_until)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, now() + make_interval(secs => $9),
-                        CASE WHEN $10 THEN now() + make_interval(secs => $9) END)
-                ON CONFLICT ON CONSTRAINT operations_idempotency_key DO NOTHING
-                RETURNING created_at, lease_until
-            ), moved AS (
+        // The guard is in the UPDATE. A payment that moved gives the event no number, and the NOT NULL refuses it.
+        Ok(claim!(
+            self,
+            payment,
+            kind,
+            claim,
+            "moved AS (
                 UPDATE payments
-                SET pending_operation = $11, pending_amount = $12, updated_at = GREATEST(updated_at, $13),
+                SET pending_operation = $12, pending_amount = $13, updated_at = GREATEST(updated_at, $14),
                     last_event = last_event + 1
                 FROM claimed
                 WHERE payments.merchant_id = $1 AND payments.payment_id = $3
-                  AND status = $14 AND pending_operation IS NOT DISTINCT FROM $15
+                  AND status = $15 AND pending_operation IS NOT DISTINCT FROM $16
                 RETURNING last_event
             ), recorded AS (
                 INSERT INTO events
                     (merchant_id, payment_id, sequence, event_id, type, occurred_at, trace_id, actor, data)
-                SELECT $1, $3, moved.last_event, $16, $17, $13, $6, $5, $18 FROM claimed LEFT JOIN moved ON true
-            )
-            SELECT created_at AS "created_at!", lease_until AS "lease_until!" FROM claimed"#,
-            payment.merchant_id.0,
-            claim.operation_id.0,
-            payment.id.0,
-            kind.name(),
-            claim.actor.to_string(),
-            claim.trace_id.as_uuid(),
-            claim.key.as_str(),
-            claim.fingerprint.as_bytes(),
-            claim.lease.as_secs_f64(),
-            claim.served,
+                SELECT $1, $3, moved.last_event, $17, $18, $14, $7, $6, $19 FROM claimed LEFT JOIN moved ON true
+            )",
             step.to().pending().map(PendingOperation::name),
             pending_amount(step),
             at,
@@ -170,10 +194,7 @@ impl Store {
             EventId::at(at).0,
             step.event().name(),
             events::requested(step),
-        )
-        .fetch_optional(&self.pool)
-        .await?;
-        Ok(row.map(|row| claim.won(payment, kind, (row.created_at, row.lease_until), asked)))
+        ))
     }
 
     /// Ends an operation: the payment's transition, its event and the answer, or nothing of it. `false`: the lease was

@@ -1,7 +1,7 @@
 //! Payments: claiming a new one, reading, listing.
 
 use crate::idempotency::KnownKey;
-use crate::operations::Claim;
+use crate::operations::{Claim, claim};
 use crate::{Store, StoreError, events};
 use domain::event::EventType;
 use domain::id::{EventId, MerchantId, PaymentId};
@@ -97,41 +97,25 @@ impl Store {
         claim: &Claim<'_>,
     ) -> Result<Option<(Operation, Lease)>, StoreError> {
         let request = &payment.request;
-        let asked = Instant::now();
-        // A known key inserts nothing. A used reference raises, so that the key's row goes with it: DO NOTHING there
-        // would leave a key without a payment.
-        let row = sqlx::query!(
-            r#"WITH claimed AS (
-                INSERT INTO operations
-                    (merchant_id, operation_id, payment_id, kind, actor, trace_id, idempotency_key, fingerprint,
-                     lease_until, served_until)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, now() + make_interval(secs => $9),
-                        CASE WHEN $10 THEN now() + make_interval(secs => $9) END)
-                ON CONFLICT ON CONSTRAINT operations_idempotency_key DO NOTHING
-                RETURNING created_at, lease_until
-            ), created AS (
+        // A used reference raises, so that the key's row goes with it: DO NOTHING there would leave a key without a
+        // payment.
+        Ok(claim!(
+            self,
+            payment,
+            OperationKind::Charge,
+            claim,
+            "created AS (
                 INSERT INTO payments
                     (merchant_id, payment_id, reference, live_reference, status, amount, currency, capture,
                      payment_method, description, customer_name, customer_email, statement_descriptor, return_url,
                      metadata, last_event, created_at, updated_at)
-                SELECT $1, $3, $11, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, 1, $23, $23
+                SELECT $1, $3, $12, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, 1, $24, $24
                 FROM claimed
             ), recorded AS (
                 INSERT INTO events
                     (merchant_id, payment_id, sequence, event_id, type, occurred_at, trace_id, actor, data)
-                SELECT $1, $3, 1, $24, $25, $23, $6, $5, $26 FROM claimed
-            )
-            SELECT created_at AS "created_at!", lease_until AS "lease_until!" FROM claimed"#,
-            payment.merchant_id.0,
-            claim.operation_id.0,
-            payment.id.0,
-            OperationKind::Charge.name(),
-            claim.actor.to_string(),
-            claim.trace_id.as_uuid(),
-            claim.key.as_str(),
-            claim.fingerprint.as_bytes(),
-            claim.lease.as_secs_f64(),
-            claim.served,
+                SELECT $1, $3, 1, $25, $26, $24, $7, $6, $27 FROM claimed
+            )",
             request.reference.as_str(),
             payment.state.status().name(),
             request.money.amount().get(),
@@ -148,11 +132,7 @@ impl Store {
             EventId::at(payment.created_at).0,
             EventType::Created.name(),
             events::created(request),
-        )
-        .fetch_optional(&self.pool)
-        .await?;
-        let kind = OperationKind::Charge;
-        Ok(row.map(|row| claim.won(payment, kind, (row.created_at, row.lease_until), asked)))
+        ))
     }
 
     async fn find_by_live_reference(

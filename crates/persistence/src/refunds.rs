@@ -1,7 +1,7 @@
 //! Refunds: claiming, reading, listing, settling.
 
 use crate::idempotency::StoredAnswer;
-use crate::operations::{Claim, Watch};
+use crate::operations::{Claim, Watch, claim};
 use crate::payments::{failure, metadata_from_json, metadata_to_json};
 use crate::{Store, StoreError, events};
 use domain::event::{Actor, EventType};
@@ -57,19 +57,14 @@ impl Store {
         refund: &Refund,
         claim: &Claim<'_>,
     ) -> Result<Option<(Operation, Lease)>, StoreError> {
-        let asked = Instant::now();
         // The sum is guarded by the UPDATE of the payment's row, which others wait for and then read anew. A sub-select
         // over the refunds would see none of those that are being written.
-        let row = sqlx::query!(
-            r#"WITH claimed AS (
-                INSERT INTO operations
-                    (merchant_id, operation_id, payment_id, refund_id, kind, actor, trace_id, idempotency_key,
-                     fingerprint, lease_until, served_until)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, now() + make_interval(secs => $10),
-                        CASE WHEN $11 THEN now() + make_interval(secs => $10) END)
-                ON CONFLICT ON CONSTRAINT operations_idempotency_key DO NOTHING
-                RETURNING created_at, lease_until
-            ), reserved AS (
+        Ok(claim!(
+            self,
+            payment,
+            OperationKind::Refund(refund.id),
+            claim,
+            "reserved AS (
                 UPDATE payments
                 SET amount_refunded = amount_refunded + $12, updated_at = GREATEST(updated_at, $13),
                     last_event = last_event + 1
@@ -86,19 +81,7 @@ impl Store {
                     (merchant_id, payment_id, sequence, event_id, type, occurred_at, trace_id, actor, data)
                 SELECT $1, $3, reserved.last_event, $17, $18, $13, $7, $6, $19
                 FROM claimed LEFT JOIN reserved ON true
-            )
-            SELECT created_at AS "created_at!", lease_until AS "lease_until!" FROM claimed"#,
-            payment.merchant_id.0,
-            claim.operation_id.0,
-            payment.id.0,
-            refund.id.0,
-            OperationKind::Refund(refund.id).name(),
-            claim.actor.to_string(),
-            claim.trace_id.as_uuid(),
-            claim.key.as_str(),
-            claim.fingerprint.as_bytes(),
-            claim.lease.as_secs_f64(),
-            claim.served,
+            )",
             refund.money.amount().get(),
             refund.created_at,
             refund.reason.map(RefundReason::name),
@@ -107,11 +90,7 @@ impl Store {
             EventId::at(refund.created_at).0,
             EventType::RefundCreated.name(),
             events::refunded(refund),
-        )
-        .fetch_optional(&self.pool)
-        .await?;
-        let kind = OperationKind::Refund(refund.id);
-        Ok(row.map(|row| claim.won(payment, kind, (row.created_at, row.lease_until), asked)))
+        ))
     }
 
     /// Ends an operation on a refund: its transition, its event and the answer, or nothing of it. What failed counts as

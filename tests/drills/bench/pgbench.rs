@@ -39,10 +39,11 @@ const ID: Value = Sql("rpad(:n::text, 32, '0')");
 const SCATTERED: Value = Sql("rpad(:scattered::text, 36, '-')");
 
 /// The parameters of the claim, in their order.
-const CLAIM: [Value; 26] = [
+const CLAIM: [Value; 27] = [
     Sample("o.merchant_id"),
     ID,
     ID,
+    Sample("o.refund_id"),
     Sample("o.kind"),
     Sample("o.actor"),
     Sample("o.trace_id"),
