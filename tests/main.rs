@@ -5,6 +5,7 @@ mod deadlines;
 mod hang_up;
 mod idempotency;
 mod lifecycle;
+mod openapi;
 mod order_of_checks;
 mod provider_answers;
 mod race;
