@@ -9,6 +9,7 @@ mod openapi;
 mod order_of_checks;
 mod provider_answers;
 mod race;
+mod schemathesis;
 mod support;
 mod takes_a_payment;
 mod validation;
