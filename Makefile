@@ -5,13 +5,12 @@ SHELL := /bin/sh
 # Tools of ours live under target/, so that nothing is installed into anybody's home.
 TOOLS := target/tools
 SQLX := $(TOOLS)/bin/cargo-sqlx
-SQUAWK := $(TOOLS)/python/bin/squawk
-SCHEMATHESIS := $(TOOLS)/python/bin/schemathesis
+PYTHON := $(TOOLS)/python/bin
 WITH_DATABASE := cargo run --quiet --package devstack --example with_database --
 # One choice of packages for every build: another has other features, and builds half of the dependencies again.
 DRILL := cargo build --release --workspace --bins && PAYWRIGHT_BIN_DIR=target/release target/release/drill
 
-.PHONY: help run test ci fmt lint docs lint-migrations check-sqlx sqlx openapi race storm hangups pages bench
+.PHONY: help run test ci fmt lint docs lint-migrations check-sqlx sqlx openapi race storm bench drill
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -23,9 +22,8 @@ run: ## Start everything and say what to try next; Ctrl-C stops it all
 test: ## The whole test suite, against a real PostgreSQL that is found or installed
 	cargo test --workspace --no-fail-fast
 
-# What `make test` may leave out where a tool is missing, this may not.
 ci: export NO_SKIP = 1
-ci: fmt lint docs lint-migrations check-sqlx $(SCHEMATHESIS) test ## What must pass before a change lands
+ci: fmt lint docs lint-migrations check-sqlx $(PYTHON)/interop $(PYTHON)/schemathesis test ## What must pass before a change lands, no test skipped
 
 fmt: ## Is everything formatted?
 	cargo fmt --all --check
@@ -36,8 +34,8 @@ lint: ## clippy on everything, warnings are errors
 docs: ## Build the code's documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 
-lint-migrations: $(SQUAWK) ## Are the migrations safe for a database that is in use?
-	$(SQUAWK) --config .squawk.toml migrations/*.up.sql
+lint-migrations: $(PYTHON)/squawk ## Are the migrations safe for a database that is in use?
+	$(PYTHON)/squawk --config .squawk.toml migrations/*.up.sql
 
 check-sqlx: $(SQLX) ## Is .sqlx what the queries and the schema say?
 	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(WITH_DATABASE) cargo sqlx prepare --check --workspace -- --all-targets
@@ -56,23 +54,26 @@ race: ## 500 rounds of 50 simultaneous creates through two processes: one charge
 storm: ## Kill the service 100 times under load while the provider loses answers
 	$(DRILL) kills
 
-hangups: ## 1,000 callers that hang up in the middle
-	$(DRILL) hangups
-
-pages: ## Is page 2,000 as fast as page 1?
-	$(DRILL) pages
-
 bench: ## Payments per second, beside pgbench with the same statements
 	$(DRILL) bench
+
+drill: ## One of the others: make drill NAME=refunds, duels, tenants, hangups or pages
+	$(DRILL) $(NAME)
 
 $(SQLX):
 	cargo install sqlx-cli --version 0.9.0 --locked --debug --no-default-features --features postgres,rustls \
 		--root $(TOOLS) --target-dir $(TOOLS)/build
 
-$(SQUAWK):
+$(PYTHON)/pip:
 	python3 -m venv $(TOOLS)/python
-	$(TOOLS)/python/bin/pip install --quiet squawk-cli==2.70.0
 
-$(SCHEMATHESIS):
-	python3 -m venv $(TOOLS)/python
-	$(TOOLS)/python/bin/pip install --quiet schemathesis==4.32.5
+$(PYTHON)/squawk: | $(PYTHON)/pip
+	$(PYTHON)/pip install --quiet squawk-cli==2.70.0
+
+$(PYTHON)/schemathesis: | $(PYTHON)/pip
+	$(PYTHON)/pip install --quiet schemathesis==4.32.5
+
+# what the tests against other people's implementations run; without it they say that they are skipped
+$(PYTHON)/interop: tests/interop/requirements.txt | $(PYTHON)/pip
+	$(PYTHON)/pip install --quiet --requirement $<
+	@touch $@

@@ -1,8 +1,6 @@
 //! Every row of the table of idempotency keys.
 
-use crate::support::{
-    PAYMENTS, SOON, another_merchant, assert_problem, count, id, provider_was_asked, seconds,
-};
+use crate::support::{PAYMENTS, SOON, assert_problem, count, id, provider_was_asked, seconds};
 use anyhow::Result;
 use e2e::{Answer, Api, World, WorldOptions, eventually, payment};
 use reqwest::Method;
@@ -93,9 +91,8 @@ async fn a_settled_answer_is_given_again_however_the_payment_has_moved() -> Resu
     assert_replay(&world.api.create("bad", &declined).await?, &bad);
 
     // a refund, say
-    sqlx::query("UPDATE payments SET amount_refunded = 1, updated_at = now() WHERE status = 'captured'")
-        .execute(&world.pool)
-        .await?;
+    let refunds = format!("{}/refunds", good.header("location"));
+    assert_eq!(world.api.post(&refunds, "refund", &json!({ "amount": 1 })).await?.status, 201);
     let now = world.api.get(good.header("location")).await?;
     assert_eq!(now.json()["amount_refunded"], 1);
     assert_replay(&world.api.create("good", &payment("order-1")).await?, &good);
@@ -406,7 +403,7 @@ async fn a_refusal_does_not_use_the_key_up() -> Result<()> {
 #[tokio::test]
 async fn another_merchant_has_keys_and_references_of_its_own() -> Result<()> {
     let world = World::start().await?;
-    let other = another_merchant(&world).await?;
+    let other = world.new_merchant("Another").await?;
     let ours = world.api.create("key", &payment("order-1")).await?;
     let theirs = other.create("key", &payment("order-1")).await?;
     assert_eq!((ours.status, theirs.status), (201, 201), "{}", theirs.json());
@@ -459,5 +456,163 @@ async fn a_dead_process_counts_as_running_for_at_most_the_lease() -> Result<()> 
     let settled = settled.expect("settled");
     assert_replay(&survivor.create("key", &body).await?, &settled);
     assert_eq!(world.simulator.charges().await?, 1);
+    world.finish().await
+}
+
+/// What can be asked of a payment, each with a body, another body, and where its payment comes from.
+struct Verb {
+    name: &'static str,
+    body: Value,
+    other_body: Value,
+    /// The endpoint of the provider.
+    endpoint: &'static str,
+    /// The status of a settled answer.
+    settled: u16,
+}
+
+fn verbs() -> [Verb; 3] {
+    [
+        Verb {
+            name: "capture",
+            body: json!({ "amount": 5 }),
+            other_body: json!({ "amount": 6 }),
+            endpoint: "POST /v1/payment_intents/*/capture",
+            settled: 200,
+        },
+        Verb {
+            name: "cancel",
+            body: json!({}),
+            // a cancel has no fields: another payment is another request
+            other_body: Value::Null,
+            endpoint: "POST /v1/payment_intents/*/cancel",
+            settled: 200,
+        },
+        Verb {
+            name: "refunds",
+            body: json!({ "amount": 5, "reason": "duplicate", "metadata": { "a": "é" } }),
+            other_body: json!({ "amount": 5, "reason": "duplicate" }),
+            endpoint: "POST /v1/refunds",
+            settled: 201,
+        },
+    ]
+}
+
+impl Verb {
+    /// The path of this verb for a new payment in the right state.
+    async fn path(&self, api: &Api, reference: &str) -> Result<String> {
+        let payment = match self.name {
+            "refunds" => crate::support::captured(api, reference).await?,
+            _ => crate::support::held(api, reference).await?,
+        };
+        Ok(format!("{payment}/{}", self.name))
+    }
+}
+
+#[tokio::test]
+async fn what_is_done_to_a_payment_needs_a_key_and_keeps_its_answer() -> Result<()> {
+    let world = World::start().await?;
+    let api = &world.api;
+    for verb in verbs() {
+        let path = verb.path(api, verb.name).await?;
+        let other_path = verb.path(api, &format!("other-{}", verb.name)).await?;
+        let key = format!("key-{}", verb.name);
+        let bare = api.request(Method::POST, &path).json(&verb.body);
+        assert_problem(&api.send(bare).await?, 400, "idempotency_key_missing");
+        let malformed = api.money_post(&path, "a b").json(&verb.body);
+        assert_problem(&api.send(malformed).await?, 400, "idempotency_key_invalid");
+        let twice = api.money_post(&path, &key).header("Idempotency-Key", &key).json(&verb.body);
+        assert_problem(&api.send(twice).await?, 400, "idempotency_key_invalid");
+
+        let first = api.post(&path, &key, &verb.body).await?;
+        assert_eq!(
+            (first.status, first.header("idempotent-replayed")),
+            (verb.settled, ""),
+            "{}",
+            first.json()
+        );
+        assert_replay(&api.post(&path, &key, &verb.body).await?, &first);
+        assert_replay(&api.post(&path, &format!("\"{key}\""), &verb.body).await?, &first);
+        // however the payment has moved since
+        if verb.name != "cancel" {
+            let payment = path.trim_end_matches(&format!("/{}", verb.name));
+            let (refunds, moving) = (format!("{payment}/refunds"), format!("{key}-moved"));
+            assert_eq!(api.post(&refunds, &moving, &json!({ "amount": 1 })).await?.status, 201);
+            assert_replay(&api.post(&path, &key, &verb.body).await?, &first);
+        }
+        // another body, another payment, another verb
+        if verb.other_body != Value::Null {
+            assert_problem(&api.post(&path, &key, &verb.other_body).await?, 422, "idempotency_key_reused");
+        }
+        assert_problem(&api.post(&other_path, &key, &verb.body).await?, 422, "idempotency_key_reused");
+        assert_problem(&api.create(&key, &payment("new")).await?, 422, "idempotency_key_reused");
+        // also where there is no such payment, or the body says nothing good of it
+        let nowhere = format!("{PAYMENTS}/nowhere/{}", verb.name);
+        assert_problem(&api.post(&nowhere, &key, &verb.body).await?, 422, "idempotency_key_reused");
+        assert_problem(&api.post(&nowhere, "free", &verb.body).await?, 404, "not_found");
+    }
+    let calls = world.simulator.ledger().await?["calls"].clone();
+    assert_eq!(calls["POST /v1/payment_intents/{id}/capture"], 1);
+    assert_eq!(calls["POST /v1/payment_intents/{id}/cancel"], 1);
+    assert_eq!(calls["POST /v1/refunds"], 3);
+    world.finish().await
+}
+
+#[tokio::test]
+async fn a_repetition_while_a_payment_is_worked_on_waits_for_nothing_or_as_long_as_it_says() -> Result<()> {
+    let world = WorldOptions::default().set("PAYWRIGHT_SYNC_WAIT", "6s").start().await?;
+    let api = &world.api;
+    for verb in verbs() {
+        let path = verb.path(api, verb.name).await?;
+        let key = format!("key-{}", verb.name);
+        let before = calls(&world).await?;
+        world.simulator.fault(verb.endpoint, "delay", Some(1), 3000).await?;
+        let first = tokio::spawn({
+            let (api, path, key, body) = (api.clone(), path.clone(), key.clone(), verb.body.clone());
+            async move { api.post(&path, &key, &body).await }
+        });
+        eventually(SOON, "the provider was asked", async || Ok(calls(&world).await? > before)).await?;
+        let running = api.post(&path, &key, &verb.body).await?;
+        assert_problem(&running, 409, "request_in_progress");
+        assert!(running.header("retry-after").parse::<u32>().is_ok());
+        let patient = api.money_post(&path, &key).header("Prefer", "wait=20").json(&verb.body);
+        let patient = api.send(patient).await?;
+        assert_eq!(patient.header("preference-applied"), "wait=20");
+        assert_replay(&patient, &first.await??);
+        assert_eq!(patient.status, verb.settled, "{}", patient.json());
+    }
+    world.finish().await
+}
+
+async fn calls(world: &World) -> Result<u64> {
+    let ledger = world.simulator.ledger().await?;
+    let calls = ledger["calls"].as_object().into_iter().flatten();
+    Ok(calls.filter(|(name, _)| name.starts_with("POST")).filter_map(|(_, count)| count.as_u64()).sum())
+}
+
+#[tokio::test]
+async fn what_ended_in_202_shows_the_object_and_then_its_answer() -> Result<()> {
+    let world = World::start().await?;
+    let api = &world.api;
+    for verb in verbs() {
+        let path = verb.path(api, verb.name).await?;
+        let key = format!("key-{}", verb.name);
+        world.simulator.fault(verb.endpoint, "http_429", None, 0).await?;
+        let begun = api.money_post(&path, &key).header("Prefer", "respond-async").json(&verb.body);
+        let begun = api.send(begun).await?;
+        assert_eq!((begun.status, begun.header("idempotent-replayed")), (202, ""), "{}", begun.json());
+        assert!(begun.header("retry-after").parse::<u32>().is_ok());
+        assert_eq!(api.get(begun.header("location")).await?.json(), begun.json());
+        let again = api.post(&path, &key, &verb.body).await?;
+        assert_eq!((again.status, again.header("idempotent-replayed")), (202, "true"));
+        assert_eq!((again.json(), again.header("location")), (begun.json(), begun.header("location")));
+        if verb.other_body != Value::Null {
+            assert_problem(&api.post(&path, &key, &verb.other_body).await?, 422, "idempotency_key_reused");
+        }
+        world.simulator.heal().await?;
+        let patient = api.money_post(&path, &key).header("Prefer", "wait=20").json(&verb.body);
+        let settled = api.send(patient).await?;
+        assert_eq!((settled.status, settled.header("idempotent-replayed")), (verb.settled, "true"));
+        assert_replay(&api.post(&path, &key, &verb.body).await?, &settled);
+    }
     world.finish().await
 }

@@ -1,14 +1,20 @@
 //! End to end: service, database and simulator as real processes, over real sockets. A module per story.
 
+mod capture_and_cancel;
+mod clients;
+mod coverage;
 mod crash;
 mod deadlines;
 mod hang_up;
 mod idempotency;
+mod interop;
 mod lifecycle;
 mod openapi;
 mod order_of_checks;
 mod provider_answers;
 mod race;
+mod refunds;
+mod requires_action;
 mod schemathesis;
 mod support;
 mod takes_a_payment;

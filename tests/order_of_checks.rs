@@ -1,8 +1,6 @@
 //! What is wrong with a request is told in one order and in one shape.
 
-use crate::support::{
-    PAYMENTS, SOON, Wire, another_key, another_merchant, assert_problem, count, id, run, seconds, text,
-};
+use crate::support::{PAYMENTS, SOON, Wire, another_key, assert_problem, count, id, run, seconds, text};
 use anyhow::Result;
 use e2e::{Answer, Api, World, WorldOptions, eventually, payment};
 use reqwest::Method;
@@ -157,7 +155,7 @@ async fn a_payment_that_waits_for_the_provider_takes_no_place() -> Result<()> {
 async fn a_merchant_has_its_own_limit() -> Result<()> {
     let world = WorldOptions::default().set("PAYWRIGHT_RATE_LIMIT", "1").start().await?;
     let api = &world.api;
-    let other = another_merchant(&world).await?;
+    let other = world.new_merchant("Another").await?;
     let burst = async |create: &Create<'_>| -> Result<Option<Answer>> {
         for _ in 0..20 {
             let answer = create.send(api).await?;
@@ -206,7 +204,7 @@ async fn all_causes_of_a_401_look_alike() -> Result<()> {
     let world = World::start().await?;
     let api = &world.api;
     let (_, expired) = another_key(&world, &["--expires", "2020-01-01T00:00:00Z"]).await?;
-    let other = another_merchant(&world).await?;
+    let other = world.new_merchant("Another").await?;
     // another merchant's secret behind our id, with a checksum that fits neither
     let mixed = format!("{}{}", &api.key[..api.key.len() / 2], &other.key[other.key.len() / 2..]);
     let last = if api.key.ends_with('0') { "1" } else { "0" };
@@ -288,7 +286,7 @@ async fn a_read_key_reads_and_does_nothing_else() -> Result<()> {
 #[tokio::test]
 async fn what_is_not_there_and_what_is_anothers_look_alike() -> Result<()> {
     let world = World::start().await?;
-    let other = another_merchant(&world).await?;
+    let other = world.new_merchant("Another").await?;
     let theirs = id(&other.create("key", &payment("order-1")).await?);
     let ours = id(&world.api.create("key", &payment("order-1")).await?);
     let mut first = None;

@@ -1,13 +1,10 @@
 //! What the provider answered, and what it means.
 
-use crate::support::{PAYMENTS, SOON, assert_problem, count, id, seconds};
+use crate::support::{Form, PAYMENTS, SOON, assert_problem, count, id, scripted_provider, seconds};
 use anyhow::{Context, Result};
 use e2e::{Answer, World, WorldOptions, eventually, payment};
 use serde_json::{Value, json};
-use std::collections::HashMap;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 
 const CREATE: &str = "POST /v1/payment_intents";
 const LIST: &str = "GET /v1/payment_intents";
@@ -387,13 +384,7 @@ async fn once_the_provider_may_have_forgotten_a_key_only_looking_decides() -> Re
 
 #[tokio::test]
 async fn an_answer_that_cannot_be_the_charges_is_recorded_once_and_never_believed() -> Result<()> {
-    let liar = TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("http://{}", liar.local_addr()?);
-    let lying = tokio::spawn(async move {
-        while let Ok((stream, _)) = liar.accept().await {
-            tokio::spawn(lie(stream));
-        }
-    });
+    let (url, lying) = scripted_provider(lie).await?;
     let world = impatient().set("PAYWRIGHT_SYNC_WAIT", "0ms").provider(&url).start().await?;
     for (amount, lie) in LIES {
         let mut body = payment(lie);
@@ -438,42 +429,25 @@ const LIES: [(i64, &str); 6] = [
     (1006, "amount_received"),
 ];
 
-/// A provider that answers every create with a success that cannot be.
-async fn lie(mut stream: TcpStream) -> Result<()> {
-    loop {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await?);
-        }
-        let head = String::from_utf8(head)?.to_ascii_lowercase();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-        let mut form = vec![0; length.map_or(Ok(0), str::parse)?];
-        stream.read_exact(&mut form).await?;
-        let form = String::from_utf8(form)?.replace("%5B", "[").replace("%5D", "]");
-        let form: HashMap<&str, &str> = form.split('&').filter_map(|pair| pair.split_once('=')).collect();
-        let amount: i64 = form.get("amount").context("an amount")?.parse()?;
-        let of = |name: &str| json!(form.get(format!("metadata[{name}]").as_str()));
-        let mut intent = json!({
-            "id": "pi_lie", "object": "payment_intent", "status": "succeeded", "amount": amount,
-            "amount_received": amount, "currency": form.get("currency"), "capture_method": "automatic",
-            "metadata": {
-                "payment_id": of("payment_id"), "operation_id": of("operation_id"), "merchant_id": of("merchant_id"),
-            },
-        });
-        let lie = LIES.iter().find(|(about, _)| *about == amount).map(|(_, lie)| *lie);
-        match lie {
-            Some("amount") => intent["amount"] = json!(amount + 1),
-            Some("currency") => intent["currency"] = json!("usd"),
-            Some("object") => intent["object"] = json!("charge"),
-            Some("amount_received") => intent["amount_received"] = json!(amount - 1),
-            Some(id) => intent["metadata"][id] = json!("0190a1b2-0000-7000-8000-000000000000"),
-            None => {}
-        }
-        let body = intent.to_string();
-        let answer = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        stream.write_all(answer.as_bytes()).await?;
+/// Answers every create with a success that cannot be.
+fn lie(_: &str, form: &Form) -> (u16, Value) {
+    let amount: i64 = form.get("amount").and_then(|amount| amount.parse().ok()).unwrap_or(0);
+    let of = |name: &str| json!(form.get(&format!("metadata[{name}]")));
+    let mut intent = json!({
+        "id": "pi_lie", "object": "payment_intent", "status": "succeeded", "amount": amount,
+        "amount_received": amount, "currency": form.get("currency"), "capture_method": "automatic",
+        "metadata": {
+            "payment_id": of("payment_id"), "operation_id": of("operation_id"), "merchant_id": of("merchant_id"),
+        },
+    });
+    let lie = LIES.iter().find(|(about, _)| *about == amount).map(|(_, lie)| *lie);
+    match lie {
+        Some("amount") => intent["amount"] = json!(amount + 1),
+        Some("currency") => intent["currency"] = json!("usd"),
+        Some("object") => intent["object"] = json!("charge"),
+        Some("amount_received") => intent["amount_received"] = json!(amount - 1),
+        Some(id) => intent["metadata"][id] = json!("0190a1b2-0000-7000-8000-000000000000"),
+        None => {}
     }
+    (200, intent)
 }

@@ -1,7 +1,7 @@
-//! Simultaneous callers at two processes: one payment, one charge. `make race` runs the same for longer.
+//! Simultaneous callers at two processes. The drills run the same for longer.
 
 use anyhow::Result;
-use e2e::{Contest, WorldOptions, race};
+use e2e::{Contest, WorldOptions, duel, race, tenants};
 
 const ROUNDS: usize = 10;
 const CALLERS: usize = 50;
@@ -20,4 +20,23 @@ async fn one_key_is_charged_once() -> Result<()> {
 #[tokio::test]
 async fn one_reference_is_charged_once() -> Result<()> {
     one_winner_each_round(Contest::OneReference).await
+}
+
+#[tokio::test]
+async fn of_a_capture_and_a_cancel_one_happens() -> Result<()> {
+    let world = WorldOptions::default()
+        .instances(2)
+        .set("PAYWRIGHT_PROVIDER_TIMEOUT", "1s")
+        .set("PAYWRIGHT_LEASE", "6500ms")
+        .start()
+        .await?;
+    duel(&world, 40, 10).await?.verdict()?;
+    world.finish().await
+}
+
+#[tokio::test]
+async fn merchants_never_see_what_is_anothers() -> Result<()> {
+    let world = WorldOptions::default().set("PAYWRIGHT_DATABASE_CONNECTIONS", "5").start().await?;
+    tenants(&world, 5, 400).await?.verdict()?;
+    world.finish().await
 }

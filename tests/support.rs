@@ -1,14 +1,17 @@
 //! What the modules share: the command line, a second merchant, bytes by hand, the shape of a problem.
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Answer, Api, Profile, World, eventually, programs};
-use serde_json::Value;
-use std::collections::BTreeMap;
+use e2e::{Answer, Api, Profile, World, eventually, payment, programs};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
+use tokio::task::JoinHandle;
 
 /// The path that creates payments.
 pub(crate) const PAYMENTS: &str = "/v1/payments";
@@ -48,12 +51,6 @@ pub(crate) async fn run_json(world: &World, arguments: &[&str]) -> Result<Value>
     Ok(serde_json::from_str(&text)?)
 }
 
-/// Another merchant of the same service.
-pub(crate) async fn another_merchant(world: &World) -> Result<Api> {
-    let created = run_json(world, &["merchant", "create", "Another", "--json"]).await?;
-    Ok(Api { key: text(&created["api_key"]), ..world.api.clone() })
-}
-
 /// A further key of the world's merchant: its id, and an API that uses it.
 pub(crate) async fn another_key(world: &World, arguments: &[&str]) -> Result<(String, Api)> {
     let merchant = world.stack.merchant()?.merchant_id.clone();
@@ -85,6 +82,90 @@ pub(crate) fn assert_problem(answer: &Answer, status: u16, code: &str) {
     assert_eq!(body["trace_id"], answer.header("request-id"), "{body}");
     assert_eq!(answer.header("request-id").len(), 32);
     assert_eq!(answer.header("cache-control"), "no-store", "{code}");
+}
+
+/// A payment that is to be captured by hand.
+pub(crate) fn manual(reference: &str) -> Value {
+    let mut body = payment(reference);
+    body["capture"] = json!("manual");
+    body
+}
+
+/// A payment that is held; its path.
+pub(crate) async fn held(api: &Api, reference: &str) -> Result<String> {
+    let answer = api.create(reference, &manual(reference)).await?;
+    ensure!(answer.json()["status"] == "authorized", "{}", answer.json());
+    Ok(answer.header("location").to_owned())
+}
+
+/// A payment that was captured; its path.
+pub(crate) async fn captured(api: &Api, reference: &str) -> Result<String> {
+    let answer = api.create(reference, &payment(reference)).await?;
+    ensure!(answer.json()["status"] == "captured", "{}", answer.json());
+    Ok(answer.header("location").to_owned())
+}
+
+/// An object that can be read at a path, once it is as it should be.
+pub(crate) async fn once(api: &Api, path: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+    let mut object = Value::Null;
+    let seen = eventually(Duration::from_secs(30), "it is as it should be", async || {
+        object = api.get(path).await?.json();
+        Ok(wanted(&object))
+    });
+    seen.await.with_context(|| format!("{path} is {object}"))?;
+    Ok(object)
+}
+
+/// The types of a payment's events, in order. They must be numbered without gaps.
+pub(crate) async fn trail(api: &Api, payment: &str) -> Result<Vec<String>> {
+    let events = api.get(&format!("{payment}/events?limit=100")).await?.json();
+    let events = events["data"].as_array().cloned().unwrap_or_default();
+    for (sequence, event) in (1..).zip(&events) {
+        ensure!(event["sequence"] == sequence, "{event}");
+    }
+    Ok(events.iter().map(|event| text(&event["type"])).collect())
+}
+
+/// A form that the service sent to a provider.
+pub(crate) type Form = HashMap<String, String>;
+
+/// A provider that answers what a test wants: `respond` is given method and path, and the form.
+pub(crate) async fn scripted_provider(
+    respond: impl Fn(&str, &Form) -> (u16, Value) + Clone + Send + 'static,
+) -> Result<(String, JoinHandle<()>)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let serving = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(converse(stream, respond.clone()));
+        }
+    });
+    Ok((url, serving))
+}
+
+async fn converse(mut stream: TcpStream, respond: impl Fn(&str, &Form) -> (u16, Value)) -> Result<()> {
+    loop {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await?);
+        }
+        let head = String::from_utf8(head)?;
+        let request = head.split(" HTTP/").next().unwrap_or_default().to_owned();
+        let head = head.to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let mut form = vec![0; length.map_or(Ok(0), str::parse)?];
+        stream.read_exact(&mut form).await?;
+        let form = String::from_utf8(form)?.replace("%5B", "[").replace("%5D", "]");
+        let form = form.split('&').filter_map(|pair| pair.split_once('='));
+        let form = form.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let (status, body) = respond(&request, &form);
+        let body = body.to_string();
+        let answer = format!(
+            "HTTP/1.1 {status} Scripted\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(answer.as_bytes()).await?;
+    }
 }
 
 /// Waits until the provider has been asked to create so many intents.
@@ -171,4 +252,33 @@ impl Wire {
         let rest = tokio::time::timeout(SOON, self.0.read_u8()).await?;
         Ok(rest.is_err())
     }
+}
+
+/// Whether a test can run that needs something of the machine. If not, it says so aloud; where `NO_SKIP` is set, it is a
+/// failure.
+fn is_there(what: &str, is_there: bool) -> Result<bool> {
+    ensure!(is_there || std::env::var_os("NO_SKIP").is_none(), "no {what}, and NO_SKIP is set");
+    if !is_there {
+        // not by a macro: the harness would swallow it
+        let _ = writeln!(std::io::stderr(), "skipped: no {what}");
+    }
+    Ok(is_there)
+}
+
+fn succeeds(command: &mut std::process::Command) -> bool {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Whether these programs can be run.
+pub(crate) fn has_programs(programs: &[&str]) -> Result<bool> {
+    let missing = programs.iter().find(|name| !succeeds(std::process::Command::new(name).arg("--version")));
+    missing.map_or(Ok(true), |name| is_there(name, false))
+}
+
+/// The Python that `make ci` makes under `target/`, if it has the module.
+pub(crate) fn python_with(module: &str) -> Result<Option<PathBuf>> {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/python/bin/python");
+    let imports = succeeds(std::process::Command::new(&python).args(["-c", &format!("import {module}")]));
+    Ok(is_there(&format!("Python module {module}"), imports)?.then_some(python))
 }

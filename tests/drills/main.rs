@@ -3,10 +3,13 @@
 //! One program for all of them, because linking it takes longer than most of them run.
 
 mod bench;
+mod duels;
 mod hangups;
 mod kills;
 mod pages;
 mod race;
+mod refunds;
+mod tenants;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -21,19 +24,25 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Drill {
     Bench(bench::Options),
+    Duels(duels::Options),
     Hangups(hangups::Options),
     Kills(kills::Options),
     Pages(pages::Options),
     Race(race::Options),
+    Refunds(refunds::Options),
+    Tenants(tenants::Options),
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     match Cli::parse().drill {
         Drill::Bench(options) => bench::run(options).await,
+        Drill::Duels(options) => duels::run(options).await,
         Drill::Hangups(options) => hangups::run(options).await,
         Drill::Kills(options) => kills::run(options).await,
         Drill::Pages(options) => pages::run(options).await,
         Drill::Race(options) => race::run(options).await,
+        Drill::Refunds(options) => refunds::run(options).await,
+        Drill::Tenants(options) => tenants::run(options).await,
     }
 }

@@ -117,6 +117,19 @@ impl Api {
         self.send(request).await
     }
 
+    /// Asks for something to be done to a payment: a POST to a path, with a key and a body.
+    ///
+    /// # Errors
+    /// The connection breaks.
+    pub async fn post(&self, path: &str, key: &str, body: &Value) -> Result<Answer> {
+        self.send(self.money_post(path, key).json(body)).await
+    }
+
+    /// A POST that moves money, without a body so far.
+    pub fn money_post(&self, path: &str, key: &str) -> reqwest::RequestBuilder {
+        self.request(Method::POST, path).header("Idempotency-Key", key)
+    }
+
     /// The same merchant at another service.
     #[must_use]
     pub fn at(&self, url: &str) -> Self {

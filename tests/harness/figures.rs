@@ -65,6 +65,9 @@ impl Figures {
             ("payments acknowledged without charge", audit.not_charged),
             ("payments failed with money", audit.failed_with_money),
             ("charges of nobody", audit.unknown_charges),
+            ("repeated effects", audit.repeated_effects),
+            ("refunds that differ", audit.refunds_differ),
+            ("wrong sums", audit.wrong_sums),
             ("operations open", audit.open),
             ("broken trails", audit.broken_trails),
         ] {

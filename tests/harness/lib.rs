@@ -7,21 +7,27 @@
 mod api;
 mod audit;
 mod client;
+mod duel;
 mod figures;
 mod programs;
 mod race;
+mod refund_race;
 mod simulator;
 mod statements;
 mod storm;
+mod tenants;
 mod world;
 
 pub use api::{Answer, Api, payment};
 pub use audit::Audit;
 pub use client::Client;
+pub use duel::duel;
 pub use figures::Figures;
 pub use programs::{Profile, programs};
 pub use race::{Contest, RaceReport, race};
+pub use refund_race::{RefundContest, refund_race};
 pub use simulator::Simulator;
 pub use statements::Statement;
 pub use storm::{Storm, StormReport};
+pub use tenants::tenants;
 pub use world::{World, WorldOptions, eventually};

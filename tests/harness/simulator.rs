@@ -1,6 +1,6 @@
 //! The provider simulator's control surface.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 /// A running simulator.
@@ -30,8 +30,16 @@ impl Simulator {
     /// # Errors
     /// The simulator does not take it.
     pub async fn create_fault(&self, fault: &str, times: Option<u64>, delay_ms: u64) -> Result<()> {
+        self.fault("POST /v1/payment_intents", fault, times, delay_ms).await
+    }
+
+    /// One fault for an endpoint, such as `POST /v1/refunds`, so many times (`None`: always).
+    ///
+    /// # Errors
+    /// The simulator does not take it.
+    pub async fn fault(&self, endpoint: &str, fault: &str, times: Option<u64>, delay_ms: u64) -> Result<()> {
         self.faults(&json!([{
-            "match": "POST /v1/payment_intents", "fault": fault, "probability": 1, "times": times, "delay_ms": delay_ms,
+            "match": endpoint, "fault": fault, "probability": 1, "times": times, "delay_ms": delay_ms,
         }]))
         .await
     }
@@ -95,6 +103,32 @@ impl Simulator {
     /// The simulator does not answer.
     pub async fn injected(&self, fault: &str) -> Result<u64> {
         Ok(self.ledger().await?["injected"][fault].as_u64().unwrap_or(0))
+    }
+
+    /// Ends a refund, or takes one back that had succeeded: `succeed`, `fail` or `cancel`.
+    ///
+    /// # Errors
+    /// The simulator refuses.
+    pub async fn complete_refund(&self, refund: &str, outcome: &str) -> Result<()> {
+        let url = format!("{}/_sim/refunds/{refund}/complete", self.url);
+        let answer = self.http.post(url).json(&json!({ "outcome": outcome })).send().await?;
+        ensure!(answer.status().is_success(), "{refund} cannot {outcome}: {}", answer.text().await?);
+        Ok(())
+    }
+
+    /// The provider's id of a refund of ours.
+    ///
+    /// # Errors
+    /// The simulator does not answer, or has no such refund.
+    pub async fn refund_of(&self, refund_id: &str) -> Result<String> {
+        let ledger = self.ledger().await?;
+        let refunds = ledger["charges"].as_array().into_iter().flatten();
+        let mut refunds = refunds.flat_map(|charge| charge["refunds"].as_array().into_iter().flatten());
+        let ours = refunds.find(|refund| refund["refund_id"] == refund_id);
+        Ok(ours
+            .and_then(|refund| refund["id"].as_str())
+            .context("no such refund at the provider")?
+            .to_owned())
     }
 
     /// Ends an intent that waits, as the customer or the network would: `succeed` or `fail`.

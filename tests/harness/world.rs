@@ -1,7 +1,7 @@
 //! A world for one test: a database, a simulator, services.
 
 use crate::{Api, Audit, Profile, Simulator, programs};
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use devstack::{Stack, StackOptions, TestDatabase};
 use sqlx::PgPool;
 use std::path::Path;
@@ -78,7 +78,7 @@ impl WorldOptions {
             http: http.clone(),
         };
         let simulator = Simulator::at(stack.simulator_url(), http);
-        Ok(World { api, simulator, stack, pool, database, _data: data })
+        Ok(World { api, simulator, stack, pool, database, profile, _data: data })
     }
 }
 
@@ -94,6 +94,7 @@ pub struct World {
     pub pool: PgPool,
     /// The database's URLs.
     pub database: TestDatabase,
+    profile: Profile,
     _data: TempDir,
 }
 
@@ -118,6 +119,20 @@ impl World {
     #[must_use]
     pub fn apis(&self) -> Vec<Api> {
         (0..).map_while(|service| self.api_of(service).ok()).collect()
+    }
+
+    /// A further merchant, as it sees the first service.
+    ///
+    /// # Errors
+    /// The program fails.
+    pub async fn new_merchant(&self, name: &str) -> Result<Api> {
+        let mut command = tokio::process::Command::new(programs(self.profile)?.join("paywright"));
+        command.args(["merchant", "create", name, "--json"]).envs(self.stack.service_env()?);
+        let output = command.output().await?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let created: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        let key = created["api_key"].as_str().context("an API key")?.to_owned();
+        Ok(Api { key, ..self.api.clone() })
     }
 
     /// Waits until no operation is open.

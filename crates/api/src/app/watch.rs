@@ -8,6 +8,7 @@ use domain::operation::{REFUND_WATCHED_FOR, rest_of_watch, rest_while_waiting};
 use domain::payment::{Change, Status};
 use domain::provider::{Found, FoundRefund, IntentId, Outcome, RefundOrder, Target};
 use domain::refund::{Refund, RefundStatus};
+use std::time::Duration;
 
 /// Looks at a payment that waits for the customer, or is held.
 pub(super) async fn watch_payment(attempt: &Attempt<'_>, target: &Target) -> Verdict {
@@ -17,14 +18,13 @@ pub(super) async fn watch_payment(attempt: &Attempt<'_>, target: &Target) -> Ver
         Status::Authorized => rest_of_watch(age),
         _ => return Verdict::Over,
     };
-    let later = Verdict::Open(Open::new(Why::Later(rest)));
     // whoever asked for something finds out what there is
     if attempt.payment.state.pending().is_some() {
-        return later;
+        return later(rest);
     }
     let found = match attempt.settled(attempt.app.provider.retrieve(target).await) {
         Ok(found) => found,
-        Err(open) => return Verdict::Open(open),
+        Err(open) => return unseen(open, rest),
     };
     let given_up = status == Status::RequiresAction && age >= attempt.app.settings.windows.action;
     let found = match found {
@@ -32,7 +32,7 @@ pub(super) async fn watch_payment(attempt: &Attempt<'_>, target: &Target) -> Ver
         Found::RequiresAction(..) | Found::Unconfirmed(_) if given_up => {
             match attempt.settled(attempt.app.provider.cancel(target, None, attempt.lease).await) {
                 Ok(found) => found,
-                Err(open) => return Verdict::Open(open),
+                Err(open) => return unseen(open, rest),
             }
         }
         other => other,
@@ -48,7 +48,19 @@ pub(super) async fn watch_payment(attempt: &Attempt<'_>, target: &Target) -> Ver
         (_, Found::Canceled(_)) => {
             Verdict::Payment(PaymentEnds { actor: Some(Actor::Worker), ..PaymentEnds::by(Change::Canceled) })
         }
-        _ => later,
+        _ => later(rest),
+    }
+}
+
+fn later(rest: Duration) -> Verdict {
+    Verdict::Open(Open::new(Why::Later(rest)))
+}
+
+/// A look that saw nothing. Nobody waits for it, so a provider that is down is not asked any sooner.
+fn unseen(open: Open, rest: Duration) -> Verdict {
+    match open.why {
+        Why::Again | Why::ServerErrors(_) => later(rest),
+        _ => Verdict::Open(open),
     }
 }
 
@@ -60,10 +72,9 @@ pub(super) async fn watch_refund(attempt: &Attempt<'_>, refund: &Refund, intent:
         return Verdict::Over;
     }
     let order = RefundOrder::of(operation, refund, intent.clone());
-    match app.provider.find_refund(&order, refund.object.as_ref(), lease).await {
-        Outcome::Settled(Some(FoundRefund::Succeeded(_) | FoundRefund::Pending(_))) => {
-            Verdict::Open(Open::new(Why::Later(rest_of_watch(age))))
-        }
-        other => refunds::conclude(attempt, other),
+    match attempt.settled(app.provider.find_refund(&order, refund.object.as_ref(), lease).await) {
+        Ok(failed @ Some(FoundRefund::Failed(..))) => refunds::conclude(attempt, Outcome::Settled(failed)),
+        Ok(_) => later(rest_of_watch(age)),
+        Err(open) => unseen(open, rest_of_watch(age)),
     }
 }
