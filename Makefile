@@ -23,7 +23,7 @@ test: ## The whole test suite, against a real PostgreSQL that is found or instal
 	cargo test --workspace --no-fail-fast
 
 ci: export NO_SKIP = 1
-ci: fmt lint docs lint-migrations check-sqlx $(PYTHON)/interop test ## What must pass before a change lands, no test skipped
+ci: fmt lint docs lint-migrations check-sqlx $(PYTHON)/interop $(PYTHON)/schemathesis test ## What must pass before a change lands, no test skipped
 
 fmt: ## Is everything formatted?
 	cargo fmt --all --check
@@ -69,6 +69,9 @@ $(PYTHON)/pip:
 
 $(PYTHON)/squawk: | $(PYTHON)/pip
 	$(PYTHON)/pip install --quiet squawk-cli==2.70.0
+
+$(PYTHON)/schemathesis: | $(PYTHON)/pip
+	$(PYTHON)/pip install --quiet schemathesis==4.32.5
 
 # what the tests against other people's implementations run; without it they say that they are skipped
 $(PYTHON)/interop: tests/interop/requirements.txt | $(PYTHON)/pip

@@ -1,4 +1,8 @@
 //! The OpenAPI document: what the handlers say about themselves, and what all of them have in common.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a JSON object's index adds what is missing; the document is made once, before anything is served"
+)]
 
 use crate::http::{prefer, schema, table};
 use crate::problem::{Code, FieldError, Place, Problem};
@@ -100,10 +104,10 @@ fn complete(operation: &mut Value, path: &str, moves_money: bool, optional: &[St
     for (status, codes) in problems {
         let existing = &mut operation["responses"][status.as_str()];
         let [code] = codes.as_slice() else {
-            *existing = problem(&codes, headers(&status, of_merchants, moves_money));
+            *existing = problem(&codes, &headers(&status, of_merchants, moves_money));
             continue;
         };
-        let content = problem(&[*code], headers(&status, of_merchants, moves_money));
+        let content = problem(&[*code], &headers(&status, of_merchants, moves_money));
         if !existing.is_null() {
             existing["content"]["application/problem+json"] =
                 content["content"]["application/problem+json"].clone();
@@ -167,7 +171,7 @@ fn schema_name(code: Code) -> String {
     format!("{code:?}Problem")
 }
 
-fn problem(codes: &[Code], headers: Map<String, Value>) -> Value {
+fn problem(codes: &[Code], headers: &Map<String, Value>) -> Value {
     let schemas = codes.iter().map(|&code| reference("schemas", &schema_name(code)));
     let schema = match schemas.clone().next() {
         Some(schema) if codes.len() == 1 => schema,
@@ -271,7 +275,7 @@ fn add_components(components: &mut Value) {
         .into();
     components["responses"] = Code::ALL
         .iter()
-        .map(|&code| (schema_name(code), problem(&[code], headers(code.status().as_str(), true, false))))
+        .map(|&code| (schema_name(code), problem(&[code], &headers(code.status().as_str(), true, false))))
         .collect::<Map<_, _>>()
         .into();
 }

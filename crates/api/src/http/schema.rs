@@ -82,8 +82,8 @@ pub fn amount() -> Object {
 
 /// `amount` of a new payment.
 pub fn new_amount() -> Object {
-    let text = "In the currency's minor unit: 1999 is 19.99 EUR, and 1999 JPY. \
-                A multiple of 10 in currencies with three decimals, KWD for example.";
+    let text = "In the currency's minor unit: 1999 is 19.99 EUR, and 1999 JPY. Written without quotes, fraction or \
+                exponent. A multiple of 10 in currencies with three decimals, KWD for example.";
     ObjectBuilder::from(amount()).description(Some(text)).build()
 }
 
