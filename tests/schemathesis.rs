@@ -1,10 +1,10 @@
 //! Schemathesis: thousands of requests made from the document, right and wrong ones, and every answer is held against it.
 
-use crate::support::{PAYMENTS, id};
+use crate::support::{PAYMENTS, id, python_with, say};
 use anyhow::{Context, Result, ensure};
 use e2e::{World, payment};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::Command;
@@ -36,20 +36,6 @@ const CHECKS: [&str; 14] = [
     "object_level_authorization",
 ];
 
-/// Where it is, if it is installed.
-fn program() -> Result<Option<PathBuf>> {
-    let named = std::env::var_os("SCHEMATHESIS").map(PathBuf::from);
-    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/python/bin/schemathesis");
-    let path = named.unwrap_or(ours);
-    if path.exists() {
-        return Ok(Some(path));
-    }
-    let hint = format!("schemathesis is not at {}: pip install schemathesis==4.32.5", path.display());
-    ensure!(std::env::var_os("NO_SKIP").is_none(), "{hint}");
-    eprintln!("SKIPPED: {hint}");
-    Ok(None)
-}
-
 /// Payments for the run to capture, cancel and refund.
 async fn prepare(world: &World, capture: &str) -> Result<String> {
     let mut ids = Vec::new();
@@ -66,12 +52,12 @@ async fn prepare(world: &World, capture: &str) -> Result<String> {
 
 #[tokio::test]
 async fn thousands_of_requests_are_answered_as_the_document_says() -> Result<()> {
-    let Some(program) = program()? else { return Ok(()) };
+    let Some(python) = python_with("schemathesis")? else { return Ok(()) };
     let world = World::start().await?;
     let directory = tempfile::tempdir()?;
     let report = directory.path().join("report.json");
     let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemathesis");
-    let mut command = Command::new(program);
+    let mut command = Command::new(python.with_file_name("schemathesis"));
     command
         .arg("--config-file")
         .arg(files.join("schemathesis.toml"))
@@ -97,7 +83,7 @@ async fn thousands_of_requests_are_answered_as_the_document_says() -> Result<()>
 
     let report: Value = serde_json::from_slice(&std::fs::read(&report)?)?;
     let cases = report["test_cases"]["generated"].as_u64().context("no number of cases")?;
-    eprintln!("schemathesis: {cases} cases; checks: {}", CHECKS.join(", "));
+    say(&format!("schemathesis: {cases} cases; checks: {}", CHECKS.join(", ")));
     ensure!(cases >= LEAST, "only {cases} cases\n{text}");
     ensure!(report["complete"] == true && report["test_cases"]["unique_failures"] == 0, "{text}");
     ensure!(report["operations"]["total"] == report["operations"]["tested"], "{text}");
