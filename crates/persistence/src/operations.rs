@@ -386,15 +386,24 @@ impl Store {
         Ok(())
     }
 
-    /// Open operations of all merchants that nobody holds, oldest first. It takes no locks: each is leased on its own,
-    /// just before it is worked on.
+    /// Open operations of all merchants that nobody holds, oldest first; what somebody asked for before any watch. It takes
+    /// no locks: each is leased on its own, just before it is worked on.
     ///
     /// # Errors
     /// The database.
     pub async fn due_operations(&self, limit: i64) -> Result<Vec<Due>, StoreError> {
+        // Two lists with an index each: of one list, thousands of watches after a night without a worker would be the
+        // oldest.
         let rows = sqlx::query!(
-            "SELECT merchant_id, operation_id, lease_until FROM operations
-             WHERE settled_at IS NULL AND lease_until <= now() ORDER BY lease_until LIMIT $1",
+            r#"(SELECT merchant_id AS "merchant_id!", operation_id AS "operation_id!", lease_until AS "lease_until!"
+                FROM operations
+                WHERE settled_at IS NULL AND idempotency_key IS NOT NULL AND lease_until <= now()
+                ORDER BY lease_until LIMIT $1)
+               UNION ALL
+               (SELECT merchant_id, operation_id, lease_until FROM operations
+                WHERE settled_at IS NULL AND idempotency_key IS NULL AND lease_until <= now()
+                ORDER BY lease_until LIMIT $1)
+               LIMIT $1"#,
             limit,
         )
         .fetch_all(&self.pool)

@@ -283,6 +283,27 @@ async fn a_watch_is_nothing_that_the_merchant_has_open() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_was_asked_for_is_due_before_any_watch() -> Result<()> {
+    let db = Db::new().await?;
+    let payment = held(&db).await?;
+    let capture = payment.request_capture(None).unwrap();
+    let (asked, _) = request(&db.store, &payment, &capture, "capture").await?.unwrap();
+    let watch =
+        "INSERT INTO operations (merchant_id, operation_id, payment_id, kind, actor, trace_id, lease_until)
+                 SELECT merchant_id, gen_random_uuid(), payment_id, 'watch_payment', 'worker', trace_id,
+                        now() - interval '1 day'
+                 FROM operations WHERE kind = 'capture'";
+    sqlx::query(watch).execute(&db.owner).await?;
+    sqlx::query("UPDATE operations SET lease_until = now() - interval '1 second' WHERE kind = 'capture'")
+        .execute(&db.owner)
+        .await?;
+    let due = |limit| db.store.due_operations(limit);
+    assert_eq!(due(1).await?[0].operation_id, asked.id, "although the watch has been due for longer");
+    assert_eq!(due(10).await?.len(), 2);
+    db.close().await
+}
+
+#[tokio::test]
 async fn the_audit_trail_is_read_in_order_and_page_by_page() -> Result<()> {
     let db = Db::new().await?;
     let payment = captured(&db).await?;

@@ -1,0 +1,1 @@
+DROP INDEX operations_asked_due_idx;

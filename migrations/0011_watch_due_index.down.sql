@@ -1,0 +1,1 @@
+DROP INDEX operations_watch_due_idx;
