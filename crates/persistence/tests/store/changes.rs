@@ -370,3 +370,20 @@ async fn the_database_itself_refuses_what_must_not_be() -> Result<()> {
     }
     db.close().await
 }
+
+#[tokio::test]
+async fn the_schema_does_not_go_back_over_work_that_it_would_not_know() -> Result<()> {
+    let db = Db::new().await?;
+    let payment = held(&db).await?;
+    let capture = payment.request_capture(None).unwrap();
+    request(&db.store, &payment, &capture, "capture").await?.unwrap();
+    let owner = PgConnectOptions::from_str(db.database.owner_url())?;
+    let newer = status(&owner).await?.iter().filter(|step| step.version > 6).count();
+    assert!(migrate(&owner, Direction::Down, Some(newer), false).await.is_err());
+    let kinds = status(&owner).await?.into_iter().find(|step| step.version == 7);
+    assert!(kinds.is_some_and(|step| step.applied), "what was refused is as it was");
+    assert_eq!(db.count("operations WHERE kind = 'capture'").await?, 1);
+    migrate(&owner, Direction::Up, None, false).await?;
+    assert_eq!(db.store.check_schema().await?, Ok(()));
+    db.close().await
+}
