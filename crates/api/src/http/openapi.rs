@@ -24,7 +24,8 @@ are wrong are named all at once, in `errors`.
 
 **Conventions.** JSON in UTF-8, times in RFC 3339 and UTC, ids are UUIDs in lower case, amounts are integers in the currency's \
 minor unit. Every field of an object is always there, null when it has no value; members may be added, so ignore what you do \
-not know. HEAD works where GET does. `Request-Id` is the id under which operators find a request.";
+not know. HEAD works where GET does; any other method is answered 405, with `Allow`. `Request-Id` is the id under which operators find \
+a request.";
 
 /// The document, as it is served and kept in `docs/openapi.json`.
 #[must_use]
@@ -54,6 +55,10 @@ pub fn document() -> Value {
         for (method, operation) in members(item) {
             complete(operation, path, method == "post", &optional);
         }
+    }
+    let paths = document["paths"].to_string();
+    if let Some(responses) = document["components"]["responses"].as_object_mut() {
+        responses.retain(|name, _| paths.contains(&format!("\"#/components/responses/{name}\"")));
     }
     document
 }
