@@ -1,8 +1,8 @@
 //! Capturing and canceling what is held.
 
 use crate::support::{
-    Form, PAYMENTS, SOON, assert_problem, captured, count, held, id, manual, once, scripted_provider, text,
-    trail,
+    FAULTS, Form, PAYMENTS, SOON, assert_problem, captured, count, held, id, impatient, manual, once,
+    scripted_provider, text, trail,
 };
 use anyhow::Result;
 use e2e::{Answer, World, WorldOptions, eventually, payment};
@@ -259,25 +259,9 @@ async fn an_operation_that_lost_at_the_provider_keeps_its_answer() -> Result<()>
 
 #[tokio::test]
 async fn a_lost_answer_never_makes_a_second_effect() -> Result<()> {
-    let world = WorldOptions::default()
-        .set("PAYWRIGHT_PROVIDER_TIMEOUT", "1s")
-        .set("PAYWRIGHT_LEASE", "6500ms")
-        .start()
-        .await?;
+    let world = impatient().start().await?;
     let api = &world.api;
-    let faults = [
-        "http_429",
-        "http_500_before",
-        "http_500_after",
-        "http_500_stored",
-        "reset_before",
-        "reset_after",
-        "half_body",
-        "garbage",
-        "hang_before",
-        "hang_after",
-    ];
-    for fault in faults {
+    for fault in FAULTS {
         for (verb, endpoint, effect) in [("capture", CAPTURE, "capture"), ("cancel", CANCEL, "cancel")] {
             let path = held(api, &format!("{fault}-{verb}")).await?;
             world.simulator.fault(endpoint, fault, Some(1), 60_000).await?;

@@ -1,6 +1,8 @@
 //! What the provider answered, and what it means.
 
-use crate::support::{Form, PAYMENTS, SOON, assert_problem, count, id, scripted_provider, seconds};
+use crate::support::{
+    Form, PAYMENTS, SOON, assert_problem, count, id, impatient, scripted_provider, seconds,
+};
 use anyhow::{Context, Result};
 use e2e::{Answer, World, WorldOptions, eventually, payment};
 use serde_json::{Value, json};
@@ -13,11 +15,6 @@ fn paid_with(reference: &str, token: &str) -> Value {
     let mut body = payment(reference);
     body["payment_method"] = json!(token);
     body
-}
-
-/// Attempts that end soon, in a lease that is as short as it may be.
-fn impatient() -> WorldOptions {
-    WorldOptions::default().set("PAYWRIGHT_PROVIDER_TIMEOUT", "1s").set("PAYWRIGHT_LEASE", "6500ms")
 }
 
 /// The payment, once it has left `processing`.

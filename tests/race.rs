@@ -1,5 +1,6 @@
 //! Simultaneous callers at two processes. The drills run the same for longer.
 
+use crate::support::impatient;
 use anyhow::Result;
 use e2e::{Contest, WorldOptions, duel, race, tenants};
 
@@ -24,12 +25,7 @@ async fn one_reference_is_charged_once() -> Result<()> {
 
 #[tokio::test]
 async fn of_a_capture_and_a_cancel_one_happens() -> Result<()> {
-    let world = WorldOptions::default()
-        .instances(2)
-        .set("PAYWRIGHT_PROVIDER_TIMEOUT", "1s")
-        .set("PAYWRIGHT_LEASE", "6500ms")
-        .start()
-        .await?;
+    let world = impatient().instances(2).start().await?;
     duel(&world, 40, 10).await?.verdict()?;
     world.finish().await
 }

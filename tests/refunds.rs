@@ -1,6 +1,8 @@
 //! Giving money back.
 
-use crate::support::{PAYMENTS, SOON, assert_problem, captured, count, held, id, once, text, trail};
+use crate::support::{
+    FAULTS, PAYMENTS, SOON, assert_problem, captured, count, held, id, impatient, once, text, trail,
+};
 use anyhow::Result;
 use e2e::{RefundContest, World, WorldOptions, eventually, payment, refund_race};
 use serde_json::{Value, json};
@@ -203,26 +205,10 @@ async fn a_refund_canceled_at_the_provider_has_failed() -> Result<()> {
 
 #[tokio::test]
 async fn a_lost_answer_never_gives_the_money_back_twice() -> Result<()> {
-    let world = WorldOptions::default()
-        .set("PAYWRIGHT_PROVIDER_TIMEOUT", "1s")
-        .set("PAYWRIGHT_LEASE", "6500ms")
-        .start()
-        .await?;
+    let world = impatient().start().await?;
     let api = &world.api;
     let path = captured(api, "order-1").await?;
-    let faults = [
-        "http_429",
-        "http_500_before",
-        "http_500_after",
-        "http_500_stored",
-        "reset_before",
-        "reset_after",
-        "half_body",
-        "garbage",
-        "hang_before",
-        "hang_after",
-    ];
-    for (at, fault) in faults.iter().enumerate() {
+    for (at, fault) in FAULTS.iter().enumerate() {
         world.simulator.fault(REFUND, fault, Some(1), 60_000).await?;
         let answer = api.post(&format!("{path}/refunds"), fault, &json!({ "amount": 10 })).await?;
         assert_eq!((answer.status, &answer.json()["status"]), (201, &json!("succeeded")), "{fault}");

@@ -1,6 +1,6 @@
 //! Payments that wait for the customer, and what the provider ends by itself.
 
-use crate::support::{PAYMENTS, SOON, assert_problem, count, held, id, manual, once, trail};
+use crate::support::{PAYMENTS, SOON, assert_problem, count, held, id, impatient, manual, once, trail};
 use anyhow::Result;
 use e2e::{World, WorldOptions, eventually, payment};
 use serde_json::{Value, json};
@@ -74,12 +74,7 @@ async fn nobody_waits_for_the_customer_longer_than_the_window() -> Result<()> {
 
 #[tokio::test]
 async fn the_end_of_the_window_survives_a_provider_that_loses_answers() -> Result<()> {
-    let world = WorldOptions::default()
-        .set("PAYWRIGHT_ACTION_WINDOW", "1s")
-        .set("PAYWRIGHT_PROVIDER_TIMEOUT", "1s")
-        .set("PAYWRIGHT_LEASE", "6500ms")
-        .start()
-        .await?;
+    let world = impatient().set("PAYWRIGHT_ACTION_WINDOW", "1s").start().await?;
     let api = &world.api;
     let created = api.create("order-1", &waiting(payment("order-1"))).await?;
     world.simulator.fault("POST /v1/payment_intents/*/cancel", "reset_after", Some(1), 0).await?;

@@ -1,7 +1,7 @@
 //! What the modules share: the command line, a second merchant, bytes by hand, the shape of a problem.
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Answer, Api, Profile, World, eventually, payment, programs};
+use e2e::{Answer, Api, Profile, World, WorldOptions, eventually, payment, programs};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
@@ -17,6 +17,20 @@ use tokio::task::JoinHandle;
 pub(crate) const PAYMENTS: &str = "/v1/payments";
 /// Longer than anything takes that is on its way.
 pub(crate) const SOON: Duration = Duration::from_secs(15);
+
+/// Every way in which a request or its answer can be lost, but for the slow and the late ones.
+pub(crate) const FAULTS: [&str; 10] = [
+    "http_429",
+    "http_500_before",
+    "http_500_after",
+    "http_500_stored",
+    "reset_before",
+    "reset_after",
+    "half_body",
+    "garbage",
+    "hang_before",
+    "hang_after",
+];
 
 pub(crate) fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -82,6 +96,11 @@ pub(crate) fn assert_problem(answer: &Answer, status: u16, code: &str) {
     assert_eq!(body["trace_id"], answer.header("request-id"), "{body}");
     assert_eq!(answer.header("request-id").len(), 32);
     assert_eq!(answer.header("cache-control"), "no-store", "{code}");
+}
+
+/// Attempts that end soon, in a lease that is as short as it may be.
+pub(crate) fn impatient() -> WorldOptions {
+    WorldOptions::default().set("PAYWRIGHT_PROVIDER_TIMEOUT", "1s").set("PAYWRIGHT_LEASE", "6500ms")
 }
 
 /// A payment that is to be captured by hand.

@@ -34,6 +34,16 @@ Everything is up. Take a payment:
     -d '{{"amount": 1999, "currency": "EUR", "reference": "{reference}", "payment_method": "pm_card_visa"}}'
 
 Send it again: the same answer is replayed, with `Idempotent-Replayed: true`, and nothing is charged twice.
+
+Give 5.00 of it back, with the payment's id in place of ID:
+
+  curl -i {api}/v1/payments/ID/refunds \
+    -H 'Authorization: Bearer {api_key}' \
+    -H 'Idempotency-Key: {reference}-refund' \
+    -H 'Content-Type: application/json' \
+    -d '{{"amount": 500}}'
+
+Everything else it can do: {api}/docs
 "#
     )
 }
@@ -63,7 +73,7 @@ mod tests {
         let bodies: Vec<&str> =
             text.lines().filter_map(|line| line.split_once("-d '")?.1.strip_suffix('\'')).collect();
 
-        assert_eq!(bodies.len(), 2);
+        assert_eq!(bodies.len(), 3);
         for body in bodies {
             serde_json::from_str::<serde_json::Value>(body).unwrap();
         }

@@ -275,9 +275,14 @@ pub struct IllegalTransition {
 pub enum Refusal {
     /// The payment's state does not allow it.
     State,
-    /// More than there is.
-    TooLarge {
-        /// Minor units that could be asked for.
+    /// More than was authorised.
+    CaptureTooLarge {
+        /// Minor units that could be captured.
+        most: i64,
+    },
+    /// More than is left.
+    RefundTooLarge {
+        /// Minor units that could be refunded.
         most: i64,
     },
     /// Not an amount of the payment's currency.
@@ -347,7 +352,7 @@ impl Payment {
         // the state is judged before the amount
         self.transition(Change::CaptureRequested(all)).map_err(|_| Refusal::State)?;
         if asked > all {
-            return Err(Refusal::TooLarge { most: all.get() });
+            return Err(Refusal::CaptureTooLarge { most: all.get() });
         }
         Money::new(asked, self.request.money.currency()).map_err(Refusal::Amount)?;
         self.transition(Change::CaptureRequested(asked)).map_err(|_| Refusal::State)
@@ -368,9 +373,9 @@ impl Payment {
     pub fn request_refund(&self, new: NewRefund, at: OffsetDateTime) -> Result<Refund, Refusal> {
         let State::Captured { .. } = self.state else { return Err(Refusal::State) };
         let most = self.refundable();
-        let asked = new.amount.or_else(|| Amount::new(most).ok()).ok_or(Refusal::TooLarge { most })?;
+        let asked = new.amount.or_else(|| Amount::new(most).ok()).ok_or(Refusal::RefundTooLarge { most })?;
         if asked.get() > most {
-            return Err(Refusal::TooLarge { most });
+            return Err(Refusal::RefundTooLarge { most });
         }
         Ok(Refund {
             id: RefundId::at(at),
@@ -577,7 +582,7 @@ pub(crate) mod tests {
         let pending = |asked| held.request_capture(asked).map(|step| step.to().pending());
         assert_eq!(pending(None), Ok(amount(1000).map(PendingOperation::Capture)));
         assert_eq!(pending(amount(1)), Ok(amount(1).map(PendingOperation::Capture)));
-        assert_eq!(pending(amount(1001)), Err(Refusal::TooLarge { most: 1000 }));
+        assert_eq!(pending(amount(1001)), Err(Refusal::CaptureTooLarge { most: 1000 }));
     }
 
     #[test]
@@ -606,8 +611,8 @@ pub(crate) mod tests {
         assert_eq!(refunded(0, None), Ok(600));
         assert_eq!(refunded(200, None), Ok(400));
         assert_eq!(refunded(200, amount(400)), Ok(400));
-        assert_eq!(refunded(200, amount(401)), Err(Refusal::TooLarge { most: 400 }));
-        assert_eq!(refunded(600, None), Err(Refusal::TooLarge { most: 0 }));
+        assert_eq!(refunded(200, amount(401)), Err(Refusal::RefundTooLarge { most: 400 }));
+        assert_eq!(refunded(600, None), Err(Refusal::RefundTooLarge { most: 0 }));
     }
 
     #[test]

@@ -8,9 +8,9 @@ use crate::state::App;
 use domain::event::Actor;
 use domain::id::{MerchantId, OperationId, PaymentId, TraceId};
 use domain::idempotency::{Fingerprint, IdempotencyKey};
-use domain::money::{Amount, AmountError};
+use domain::money::Amount;
 use domain::operation::{Leased, Operation};
-use domain::payment::{NewPayment, Payment};
+use domain::payment::{NewPayment, Payment, Refusal};
 use domain::refund::{NewRefund, Refund};
 use persistence::StoreError;
 use persistence::idempotency::{KeyState, KnownKey, StoredAnswer};
@@ -110,20 +110,8 @@ pub enum Refused {
     NoSuchPayment,
     /// A living payment has the reference.
     ReferenceUsed(PaymentId),
-    /// The payment's state does not allow it.
-    State(Box<Payment>),
-    /// More than was authorised.
-    CaptureTooLarge {
-        /// Minor units that could be asked for.
-        most: i64,
-    },
-    /// More than is left.
-    RefundTooLarge {
-        /// Minor units that could be asked for.
-        most: i64,
-    },
-    /// Not an amount of the payment's currency.
-    Amount(AmountError),
+    /// The payment, as it stands, does not allow it.
+    ByPayment(Box<Payment>, Refusal),
 }
 
 /// Why nobody can tell what became of a request.

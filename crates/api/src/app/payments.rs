@@ -7,12 +7,13 @@ use domain::id::{MerchantId, PaymentId};
 use domain::money::Amount;
 use domain::operation::{Leased, OperationKind};
 use domain::payment::{NewPayment, Payment, Refusal, Transition};
+use domain::refund::Refund;
 use persistence::StoreError;
 use persistence::operations::Claim;
 use persistence::payments::Claimed;
 
 /// How often a decision is made anew because somebody else was faster.
-pub(super) const TRIES: usize = 10;
+const TRIES: usize = 10;
 
 /// Writes the payment with its key and operation, in one statement.
 pub(super) async fn create(
@@ -39,7 +40,9 @@ pub(super) async fn capture(
     amount: Option<Amount>,
     claim: &Claim<'_>,
 ) -> Result<Begun, StoreError> {
-    step(app, merchant_id, id, OperationKind::Capture, claim, |payment| payment.request_capture(amount)).await
+    let decide =
+        |payment: &Payment| Ok(Decided::Step(OperationKind::Capture, payment.request_capture(amount)?));
+    change(app, merchant_id, id, claim, decide).await
 }
 
 /// Asks for a cancel.
@@ -49,39 +52,48 @@ pub(super) async fn cancel(
     id: Option<PaymentId>,
     claim: &Claim<'_>,
 ) -> Result<Begun, StoreError> {
-    step(app, merchant_id, id, OperationKind::Cancel, claim, Payment::request_cancel).await
+    let decide = |payment: &Payment| Ok(Decided::Step(OperationKind::Cancel, payment.request_cancel()?));
+    change(app, merchant_id, id, claim, decide).await
 }
 
-/// Decides by the payment as it stands, and writes the step if it still stands so. If not, decides anew.
-async fn step(
+/// What a payment, as it stands, allows.
+pub(super) enum Decided {
+    /// A capture or cancel.
+    Step(OperationKind, Transition),
+    /// A refund.
+    Refund(Refund),
+}
+
+/// Decides by the payment as it stands, and writes what was decided if it still stands so. If not, decides anew.
+pub(super) async fn change(
     app: &App,
     merchant_id: MerchantId,
     id: Option<PaymentId>,
-    kind: OperationKind,
     claim: &Claim<'_>,
-    decide: impl Fn(&Payment) -> Result<Transition, Refusal>,
+    decide: impl Fn(&Payment) -> Result<Decided, Refusal>,
 ) -> Result<Begun, StoreError> {
     for _ in 0..TRIES {
-        let Some(payment) = find(app, merchant_id, id).await? else {
-            return refuse(app, merchant_id, claim, Refused::NoSuchPayment).await;
+        let payment = match id {
+            Some(id) => app.store.find_payment(merchant_id, id).await?,
+            None => None,
         };
-        let step = match decide(&payment) {
-            Ok(step) => step,
-            Err(refusal) => {
-                let refused = match refusal {
-                    Refusal::State => Refused::State(Box::new(payment)),
-                    Refusal::TooLarge { most } => Refused::CaptureTooLarge { most },
-                    Refusal::Amount(error) => Refused::Amount(error),
-                };
-                return refuse(app, merchant_id, claim, refused).await;
+        let decided = match payment {
+            None => Err(Refused::NoSuchPayment),
+            Some(payment) => match decide(&payment) {
+                Ok(decided) => Ok((payment, decided)),
+                Err(refusal) => Err(Refused::ByPayment(Box::new(payment), refusal)),
+            },
+        };
+        let (payment, decided) = match decided {
+            Ok(decided) => decided,
+            Err(refused) => {
+                // a repetition is answered as it was, however the payment has moved since
+                let known = app.store.find_idempotency_key(merchant_id, claim.key).await?;
+                return Ok(known.map_or(Begun::Refused(refused), Begun::KeyKnown));
             }
         };
-        let at = answer::now();
-        match app.store.claim_step(&payment, &step, kind, claim, at).await {
-            Ok(Some((operation, lease))) => {
-                let payment = payment.after(&step, at);
-                return Ok(Begun::Ours(Box::new(Leased { operation, lease, payment, refund: None })));
-            }
+        match write(app, payment, decided, claim).await {
+            Ok(Some(leased)) => return Ok(Begun::Ours(Box::new(leased))),
             Ok(None) => {
                 if let Some(known) = app.store.find_idempotency_key(merchant_id, claim.key).await? {
                     return Ok(Begun::KeyKnown(known));
@@ -94,24 +106,31 @@ async fn step(
     Err(StoreError::StateMoved)
 }
 
-pub(super) async fn find(
+/// `None`: the key is known.
+async fn write(
     app: &App,
-    merchant_id: MerchantId,
-    id: Option<PaymentId>,
-) -> Result<Option<Payment>, StoreError> {
-    match id {
-        Some(id) => app.store.find_payment(merchant_id, id).await,
-        None => Ok(None),
-    }
-}
-
-/// A refusal, unless the key is known: a repetition is answered as it was, however the payment has moved since.
-pub(super) async fn refuse(
-    app: &App,
-    merchant_id: MerchantId,
+    payment: Payment,
+    decided: Decided,
     claim: &Claim<'_>,
-    refused: Refused,
-) -> Result<Begun, StoreError> {
-    let known = app.store.find_idempotency_key(merchant_id, claim.key).await?;
-    Ok(known.map_or(Begun::Refused(refused), Begun::KeyKnown))
+) -> Result<Option<Leased>, StoreError> {
+    Ok(match decided {
+        Decided::Step(kind, step) => {
+            let at = answer::now();
+            let claimed = app.store.claim_step(&payment, &step, kind, claim, at).await?;
+            claimed.map(|(operation, lease)| Leased {
+                operation,
+                lease,
+                payment: payment.after(&step, at),
+                refund: None,
+            })
+        }
+        Decided::Refund(refund) => {
+            let claimed = app.store.claim_refund(&payment, &refund, claim).await?;
+            claimed.map(|(operation, lease)| {
+                let amount_refunded = payment.amount_refunded.saturating_add(refund.money.amount().get());
+                let payment = Payment { amount_refunded, ..payment };
+                Leased { operation, lease, payment, refund: Some(refund) }
+            })
+        }
+    })
 }

@@ -1,19 +1,19 @@
 //! What a refund begins, and its steps at the provider.
 
 use crate::answer;
-use crate::app::once::{Begun, Refused};
+use crate::app::once::Begun;
 use crate::app::operations::{Attempt, Open, Verdict, Why};
-use crate::app::payments::{TRIES, find, refuse};
+use crate::app::payments::{Decided, change};
 use crate::state::App;
 use domain::id::{MerchantId, PaymentId};
-use domain::operation::{Leased, looks_first, rest_while_waiting};
-use domain::payment::{Payment, Refusal};
+use domain::operation::{looks_first, rest_while_waiting};
+use domain::payment::Payment;
 use domain::provider::{FoundRefund, IntentId, Outcome, RefundOrder};
 use domain::refund::{NewRefund, Refund, RefundChange};
 use persistence::StoreError;
 use persistence::operations::Claim;
 
-/// Reserves what is asked for, if that much is left. If somebody else was faster, decides anew.
+/// Reserves what is asked for, if that much is left.
 pub(super) async fn refund(
     app: &App,
     merchant_id: MerchantId,
@@ -21,37 +21,8 @@ pub(super) async fn refund(
     new: &NewRefund,
     claim: &Claim<'_>,
 ) -> Result<Begun, StoreError> {
-    for _ in 0..TRIES {
-        let Some(payment) = find(app, merchant_id, id).await? else {
-            return refuse(app, merchant_id, claim, Refused::NoSuchPayment).await;
-        };
-        let refund = match payment.request_refund(new.clone(), answer::now()) {
-            Ok(refund) => refund,
-            Err(refusal) => {
-                let refused = match refusal {
-                    Refusal::State => Refused::State(Box::new(payment)),
-                    Refusal::TooLarge { most } => Refused::RefundTooLarge { most },
-                    Refusal::Amount(error) => Refused::Amount(error),
-                };
-                return refuse(app, merchant_id, claim, refused).await;
-            }
-        };
-        match app.store.claim_refund(&payment, &refund, claim).await {
-            Ok(Some((operation, lease))) => {
-                let amount_refunded = payment.amount_refunded.saturating_add(refund.money.amount().get());
-                let payment = Payment { amount_refunded, ..payment };
-                return Ok(Begun::Ours(Box::new(Leased { operation, lease, payment, refund: Some(refund) })));
-            }
-            Ok(None) => {
-                if let Some(known) = app.store.find_idempotency_key(merchant_id, claim.key).await? {
-                    return Ok(Begun::KeyKnown(known));
-                }
-            }
-            Err(StoreError::StateMoved) => {}
-            Err(other) => return Err(other),
-        }
-    }
-    Err(StoreError::StateMoved)
+    let decide = |payment: &Payment| Ok(Decided::Refund(payment.request_refund(new.clone(), answer::now())?));
+    change(app, merchant_id, id, claim, decide).await
 }
 
 /// Gives the money back, or finds that it was given.

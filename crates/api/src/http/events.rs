@@ -3,6 +3,7 @@
 use crate::answer::EventBody;
 use crate::http::extract::Id;
 use crate::http::list::{self, ListBody, Page};
+use crate::http::payments;
 use crate::http::told::json;
 use crate::middleware::auth::Caller;
 use crate::problem::Problem;
@@ -11,7 +12,6 @@ use axum::Extension;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use domain::id::PaymentId;
 use std::sync::Arc;
 
 /// A page of events.
@@ -38,9 +38,7 @@ pub async fn list(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let (cursor, page) = list::read_page(query.as_deref().unwrap_or_default(), &format!("events {id}"))?;
-    let absent = || Problem::no_such("payment");
-    let id = PaymentId(id.uuid().ok_or_else(absent)?);
-    app.store.find_payment(caller.merchant_id, id).await?.ok_or_else(absent)?;
+    let id = payments::find(&app, &caller, &id).await?.id;
     // sequences begin at 1, and only this service writes cursors
     let after = cursor.and_then(|at| i32::try_from(at).ok()).unwrap_or(0);
     let mut events = app.store.list_events(caller.merchant_id, id, after, page.to_read()).await?;

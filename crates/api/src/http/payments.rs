@@ -15,6 +15,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use domain::id::PaymentId;
 use domain::idempotency::Fingerprint;
+use domain::payment::Payment;
 use std::sync::Arc;
 
 /// A page of payments.
@@ -127,10 +128,20 @@ pub async fn show(
     Extension(caller): Extension<Caller>,
     id: Id,
 ) -> Result<Response, Problem> {
-    let absent = || Problem::no_such("payment");
-    let id = PaymentId(id.uuid().ok_or_else(absent)?);
-    let payment = app.store.find_payment(caller.merchant_id, id).await?.ok_or_else(absent)?;
+    let payment = find(&app, &caller, &id).await?;
     json(StatusCode::OK, &PaymentBody::from(&payment))
+}
+
+/// The caller's payment that a path names.
+///
+/// # Errors
+/// 404 also for another merchant's payment, and for an id that is no UUID.
+pub(super) async fn find(app: &App, caller: &Caller, id: &Id) -> Result<Payment, Problem> {
+    let found = match id.uuid() {
+        Some(id) => app.store.find_payment(caller.merchant_id, PaymentId(id)).await?,
+        None => None,
+    };
+    found.ok_or_else(|| Problem::no_such("payment"))
 }
 
 /// `GET /v1/payments`

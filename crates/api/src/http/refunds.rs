@@ -5,6 +5,7 @@ use crate::app::once::Asked;
 use crate::http::bodies::{RefundBody as RefundFields, read_refund};
 use crate::http::extract::{Id, OptionalBody};
 use crate::http::list::{self, ListBody, Page};
+use crate::http::payments;
 use crate::http::told::{Context, json, tell};
 use crate::middleware::auth::Caller;
 use crate::problem::Problem;
@@ -72,9 +73,7 @@ pub async fn list(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let (cursor, page) = list::read_page(query.as_deref().unwrap_or_default(), &format!("refunds {id}"))?;
-    let absent = || Problem::no_such("payment");
-    let id = PaymentId(id.uuid().ok_or_else(absent)?);
-    app.store.find_payment(caller.merchant_id, id).await?.ok_or_else(absent)?;
+    let id = payments::find(&app, &caller, &id).await?.id;
     let before = cursor.map(|at| RefundId(Uuid::from_u128(at)));
     let mut refunds = app.store.list_refunds(caller.merchant_id, id, before, page.to_read()).await?;
     let next = page.next(&mut refunds, |last| last.id.0.as_u128());

@@ -15,6 +15,7 @@ use axum::extract::FromRequestParts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::idempotency::Fingerprint;
+use domain::payment::Refusal;
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -115,14 +116,16 @@ fn problem(refused: Refused) -> Problem {
     match refused {
         Refused::NoSuchPayment => Problem::no_such("payment"),
         Refused::ReferenceUsed(id) => Problem::reference_used(id),
-        Refused::State(payment) => Problem::state_conflict(&payment),
-        Refused::CaptureTooLarge { most } => Problem::too_large(Code::CaptureAmountTooLarge, most),
-        Refused::RefundTooLarge { most } => Problem::too_large(Code::RefundAmountTooLarge, most),
-        Refused::Amount(error) => Problem::validation(vec![FieldError {
-            place: Place::Pointer("/amount".to_owned()),
-            code: "out_of_range",
-            detail: error.to_string(),
-        }]),
+        Refused::ByPayment(payment, refusal) => match refusal {
+            Refusal::State => Problem::state_conflict(&payment),
+            Refusal::CaptureTooLarge { most } => Problem::too_large(Code::CaptureAmountTooLarge, most),
+            Refusal::RefundTooLarge { most } => Problem::too_large(Code::RefundAmountTooLarge, most),
+            Refusal::Amount(error) => Problem::validation(vec![FieldError {
+                place: Place::Pointer("/amount".to_owned()),
+                code: "out_of_range",
+                detail: error.to_string(),
+            }]),
+        },
     }
 }
 
