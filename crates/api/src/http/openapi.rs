@@ -22,9 +22,9 @@ refused, and a new key means a new request. A request that was refused before it
 **Errors** are problem details (RFC 9457); each `code` has a page at `/docs/errors/{code}` that says what to do now. Fields that \
 are wrong are named all at once, in `errors`.
 
-**Conventions.** JSON in UTF-8, times in RFC 3339 and UTC, ids are UUIDs in lower case, amounts are integers in the currency's \
-minor unit. Every field of an object is always there, null when it has no value; members may be added, so ignore what you do \
-not know. HEAD works where GET does; any other method is answered 405, with `Allow`. `Request-Id` is the id under which operators find \
+**Conventions.** JSON in UTF-8, times in RFC 3339 and UTC, ids are UUIDs in lower case, amounts count the currency's minor \
+unit. No field of an object is left out: one without a value is null. Members may be added, so ignore what you do not know. \
+Whatever answers GET answers HEAD; any other method gets 405, with `Allow`. `Request-Id` is the id under which operators find \
 a request.";
 
 // ids in samples
@@ -104,7 +104,8 @@ fn complete(operation: &mut Value, path: &str, moves_money: bool, optional: &[St
             content["schema"]["$ref"].as_str().is_some_and(|name| optional.iter().any(|o| o == name));
         body["required"] = (!is_optional).into();
         if is_optional {
-            body["description"] = "An empty body counts as `{}` and needs no Content-Type.".into();
+            body["description"] =
+                "May be left out, together with its Content-Type; that is the same as `{}`.".into();
         }
     }
     for (status, response) in members(&mut operation["responses"]) {
@@ -246,15 +247,15 @@ fn add_components(components: &mut Value) {
     components["parameters"] = json!({
         "IdempotencyKey": {
             "name": "Idempotency-Key", "in": "header", "required": true,
-            "description": "Stands for one thing that is to happen once. Bare or as a quoted string; both are the same key.",
+            "description": "Stands for one thing that is to happen once. Quotes around it make no difference.",
             "schema": { "type": "string", "pattern": key_pattern() },
             "example": "9f1a6a0e-2f0b-4d43-9f0e-6a8a4a3c7a11",
         },
         "Prefer": {
             "name": "Prefer", "in": "header", "required": false,
             "description": format!(
-                "RFC 7240. `respond-async`: answer 202 at once. `wait=N`: wait at most N seconds for the outcome, 0 to {}, \
-                 more counts as that. Both: 202 after N. What cannot be read is ignored.",
+                "RFC 7240. `respond-async`: do not wait for the outcome, 202 will do. `wait=N`: wait up to N seconds, {} at \
+                 most. With both, 202 comes after N seconds. Anything else in it is passed over.",
                 prefer::MAX_WAIT
             ),
             "schema": { "type": "string" }, "example": "wait=5",
