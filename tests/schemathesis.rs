@@ -12,7 +12,7 @@ use tokio::process::Command;
 /// Fewer would prove little.
 const LEAST: u64 = 2_000;
 /// Of each operation, in the phase that makes them at random.
-const EXAMPLES: &str = "200";
+const EXAMPLES: &str = "300";
 /// It takes a fraction of this.
 const PATIENCE: Duration = Duration::from_secs(240);
 /// Payments of each kind that are made for the run.

@@ -157,7 +157,7 @@ codes! {
         advice "Read the payment and capture at most its amount. Nothing was done and the key is unused.";
     /// More than is left, open refunds counted as refunded.
     RefundAmountTooLarge = 422 "refund_amount_too_large" "The refund is larger than what is left"
-        means "More was to be refunded than is left. Refunds that are still open count as refunded."
+        means "More was to be refunded than is left. Refunds without an outcome are counted as if they had succeeded."
         advice "Read the payment and refund at most amount_captured less amount_refunded. Nothing was done \
             and the key is unused.";
     /// The merchant's own limit.

@@ -66,7 +66,10 @@ fn vendored(content_type: &'static str, name: &str) -> Result<Response, Problem>
         Cow::Borrowed(bytes) => Bytes::from_static(bytes),
         Cow::Owned(bytes) => bytes.into(),
     };
-    Ok(answer(content_type, UI_POLICY, bytes))
+    let mut response = answer(content_type, UI_POLICY, bytes);
+    // large, and the same until the next release
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    Ok(response)
 }
 
 async fn page(path: Option<Path<String>>) -> Result<Response, Problem> {

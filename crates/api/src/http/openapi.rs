@@ -22,9 +22,14 @@ refused, and a new key means a new request. A request that was refused before it
 **Errors** are problem details (RFC 9457); each `code` has a page at `/docs/errors/{code}` that says what to do now. Fields that \
 are wrong are named all at once, in `errors`.
 
-**Conventions.** JSON in UTF-8, times in RFC 3339 and UTC, ids are UUIDs in lower case, amounts are integers in the currency's \
-minor unit. Every field of an object is always there, null when it has no value; members may be added, so ignore what you do \
-not know. HEAD works where GET does. `Request-Id` is the id under which operators find a request.";
+**Conventions.** JSON in UTF-8, times in RFC 3339 and UTC, ids are UUIDs in lower case, amounts count the currency's minor \
+unit. No field of an object is left out: one without a value is null. Members may be added, so ignore what you do not know. \
+Whatever answers GET answers HEAD; any other method gets 405, with `Allow`. `Request-Id` is the id under which operators find \
+a request.";
+
+// ids in samples
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const PAYMENT: &str = "0199f0a2-7c1e-7b4a-9a53-2f6c1d5e8b10";
 
 /// The document, as it is served and kept in `docs/openapi.json`.
 #[must_use]
@@ -54,6 +59,10 @@ pub fn document() -> Value {
         for (method, operation) in members(item) {
             complete(operation, path, method == "post", &optional);
         }
+    }
+    let paths = document["paths"].to_string();
+    if let Some(responses) = document["components"]["responses"].as_object_mut() {
+        responses.retain(|name, _| paths.contains(&format!("\"#/components/responses/{name}\"")));
     }
     document
 }
@@ -95,7 +104,8 @@ fn complete(operation: &mut Value, path: &str, moves_money: bool, optional: &[St
             content["schema"]["$ref"].as_str().is_some_and(|name| optional.iter().any(|o| o == name));
         body["required"] = (!is_optional).into();
         if is_optional {
-            body["description"] = "An empty body counts as `{}` and needs no Content-Type.".into();
+            body["description"] =
+                "May be left out, together with its Content-Type; that is the same as `{}`.".into();
         }
     }
     for (status, response) in members(&mut operation["responses"]) {
@@ -237,15 +247,15 @@ fn add_components(components: &mut Value) {
     components["parameters"] = json!({
         "IdempotencyKey": {
             "name": "Idempotency-Key", "in": "header", "required": true,
-            "description": "Stands for one thing that is to happen once. Bare or as a quoted string; both are the same key.",
+            "description": "Stands for one thing that is to happen once. Quotes around it make no difference.",
             "schema": { "type": "string", "pattern": key_pattern() },
             "example": "9f1a6a0e-2f0b-4d43-9f0e-6a8a4a3c7a11",
         },
         "Prefer": {
             "name": "Prefer", "in": "header", "required": false,
             "description": format!(
-                "RFC 7240. `respond-async`: answer 202 at once. `wait=N`: wait at most N seconds for the outcome, 0 to {}, \
-                 more counts as that. Both: 202 after N. What cannot be read is ignored.",
+                "RFC 7240. `respond-async`: do not wait for the outcome, 202 will do. `wait=N`: wait up to N seconds, {} at \
+                 most. With both, 202 comes after N seconds. Anything else in it is passed over.",
                 prefer::MAX_WAIT
             ),
             "schema": { "type": "string" }, "example": "wait=5",
@@ -261,6 +271,13 @@ fn add_components(components: &mut Value) {
             // what callers get: every field is always there
             schema["required"] = properties.keys().cloned().collect();
         }
+    }
+    for (name, sample) in [
+        ("Payment", sample_payment(PAYMENT)),
+        ("Refund", sample_refund(PAYMENT)),
+        ("Event", sample_event(PAYMENT)),
+    ] {
+        schemas[name]["example"] = sample;
     }
     schemas["Currency"] = json!(schema::currency_codes());
     schemas["FieldError"] = json!(field_error());
@@ -391,8 +408,6 @@ fn code_schema(code: Code) -> Value {
 /// A body as callers may see it.
 #[must_use]
 pub fn sample(code: Code) -> Value {
-    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-    const PAYMENT: &str = "0199f0a2-7c1e-7b4a-9a53-2f6c1d5e8b10";
     let problem = match code {
         Code::ValidationFailed => Problem::validation(vec![
             FieldError {
@@ -408,11 +423,10 @@ pub fn sample(code: Code) -> Value {
         ]),
         Code::CaptureAmountTooLarge | Code::RefundAmountTooLarge => Problem::too_large(code, 1500),
         Code::PaymentDeclined => Problem::new(code, "Your card was declined.")
-            .with("payment", sample_payment("failed", PAYMENT))
+            .with("payment", sample_declined_payment(PAYMENT))
             .with("failure", sample_failure()),
-        Code::RefundDeclined => {
-            Problem::new(code, "The charge was already refunded.").with("refund", sample_refund())
-        }
+        Code::RefundDeclined => Problem::new(code, "The charge was already refunded.")
+            .with("refund", sample_declined_refund(PAYMENT)),
         Code::ReferenceAlreadyUsed => Problem::new(code, code.meaning()).with("payment_id", PAYMENT.into()),
         Code::PaymentStateConflict => {
             Problem::new(code, "The payment is canceled. Read it before you decide.")
@@ -429,23 +443,50 @@ fn sample_failure() -> Value {
     json!({ "code": "card_declined", "message": "Your card was declined.", "decline_code": "generic_decline" })
 }
 
-fn sample_payment(status: &str, id: &str) -> Value {
+/// A payment as callers may see it, captured.
+fn sample_payment(id: &str) -> Value {
     json!({
-        "id": id, "reference": "order-1001", "status": status, "pending_operation": null, "amount": 1999,
-        "amount_captured": 0, "amount_refunded": 0, "currency": "EUR", "capture": "automatic",
-        "payment_method": "pm_card_visa_chargeDeclined", "description": null,
-        "customer": { "name": null, "email": null }, "statement_descriptor": null, "return_url": null, "metadata": {},
-        "failure": sample_failure(), "next_action": null, "created_at": "2026-01-31T12:00:00.000000Z",
-        "updated_at": "2026-01-31T12:00:00.250000Z",
+        "id": id, "reference": "order-1001", "status": "captured", "pending_operation": null, "amount": 1999,
+        "amount_captured": 1999, "amount_refunded": 0, "currency": "EUR", "capture": "automatic",
+        "payment_method": "pm_card_visa", "description": null, "customer": { "name": null, "email": null },
+        "statement_descriptor": null, "return_url": null, "metadata": {}, "failure": null, "next_action": null,
+        "created_at": "2026-01-31T12:00:00.000000Z", "updated_at": "2026-01-31T12:00:00.250000Z",
     })
 }
 
-fn sample_refund() -> Value {
+fn sample_declined_payment(id: &str) -> Value {
+    let mut payment = sample_payment(id);
+    payment["status"] = "failed".into();
+    payment["amount_captured"] = 0.into();
+    payment["payment_method"] = "pm_card_visa_chargeDeclined".into();
+    payment["failure"] = sample_failure();
+    payment
+}
+
+/// A refund as callers may see it, succeeded.
+fn sample_refund(payment: &str) -> Value {
     json!({
-        "id": "0199f0a3-10aa-7e02-8d11-6b0c7f9e2a44", "payment_id": "0199f0a2-7c1e-7b4a-9a53-2f6c1d5e8b10", "amount": 500,
-        "currency": "EUR", "reason": null, "metadata": {}, "status": "failed",
-        "failure": { "code": "charge_already_refunded", "message": "The charge was already refunded.", "decline_code": null },
+        "id": "0199f0a3-10aa-7e02-8d11-6b0c7f9e2a44", "payment_id": payment, "amount": 500, "currency": "EUR",
+        "reason": "requested_by_customer", "metadata": {}, "status": "succeeded", "failure": null,
         "created_at": "2026-01-31T13:00:00.000000Z", "updated_at": "2026-01-31T13:00:00.250000Z",
+    })
+}
+
+fn sample_declined_refund(payment: &str) -> Value {
+    let mut refund = sample_refund(payment);
+    let text = "The charge was already refunded.";
+    refund["status"] = "failed".into();
+    refund["failure"] = json!({ "code": "charge_already_refunded", "message": text, "decline_code": null });
+    refund
+}
+
+/// An entry of the audit trail as callers may see it.
+fn sample_event(payment: &str) -> Value {
+    json!({
+        "id": "0199f0a2-7c1e-7b4a-9a53-2f6c1d5e8b11", "payment_id": payment, "sequence": 1, "type": "payment.created",
+        "occurred_at": "2026-01-31T12:00:00.000000Z", "trace_id": TRACE,
+        "actor": "0199f0a0-0c3d-7d55-b2f4-9e8d7c6b5a40",
+        "data": { "amount": 1999, "currency": "EUR", "capture": "automatic" },
     })
 }
 
@@ -466,7 +507,7 @@ fn examples(operation: &str) -> Value {
             json!({
                 "charge": example("A card that is charged at once", payment("order-1001", "pm_card_visa")),
                 "hold": example("Held until it is captured, with everything a payment can have", manual),
-                "action": example("The customer has to confirm at the bank's page", action),
+                "requires_action": example("The customer has to confirm at the bank's page", action),
                 "declined": example("A card that is declined: 402", payment("order-1004", "pm_card_visa_chargeDeclined")),
             })
         }
@@ -635,6 +676,26 @@ mod tests {
         let key =
             document["components"]["parameters"]["IdempotencyKey"]["schema"]["pattern"].as_str().unwrap();
         assert!(key.contains(&format!("{{1,{MAX_KEY_LENGTH}}}")));
+    }
+
+    #[test]
+    fn samples_have_the_fields_that_callers_see() {
+        let document = document();
+        let schemas = &document["components"]["schemas"];
+        let names = |object: &Value| object.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let fields = |schema: &str| names(&schemas[schema]["properties"]);
+        for name in ["Payment", "Refund", "Event"] {
+            assert_eq!(names(&schemas[name]["example"]), fields(name));
+        }
+        assert_eq!(names(&sample(Code::PaymentDeclined)["payment"]), fields("Payment"));
+        assert_eq!(names(&sample(Code::PaymentDeclined)["failure"]), fields("Failure"));
+        assert_eq!(names(&sample(Code::RefundDeclined)["refund"]), fields("Refund"));
+        for &code in Code::ALL {
+            let required = code_schema(code)["required"].clone();
+            for member in required.as_array().unwrap() {
+                assert!(sample(code).get(member.as_str().unwrap()).is_some(), "{code:?}: {member}");
+            }
+        }
     }
 
     #[test]

@@ -59,7 +59,8 @@ pub async fn create(
     operation_id = "capture_payment",
     tag = "Payments",
     summary = "Capture an authorized payment",
-    description = "All of it without an amount. Less is allowed once, and releases the rest.",
+    description = "Everything, unless there is an amount. A part can be captured one time only: what is left \
+                   of the payment goes back to the customer.",
     params(("id" = Uuid, Path, description = "The payment's id.")),
     request_body = CaptureBody,
     responses(
@@ -154,7 +155,8 @@ pub(super) async fn find(app: &App, caller: &Caller, id: &Id) -> Result<Payment,
     operation_id = "list_payments",
     tag = "Payments",
     summary = "List payments",
-    description = "Newest first. A walk shows every payment that existed when it began exactly once.",
+    description = "Newest first. Whoever follows next_cursor to the end sees each payment \
+                   that was there at the start, and none twice.",
     params(Query),
     responses((status = 200, body = PaymentList, description = "A page.")),
 )]

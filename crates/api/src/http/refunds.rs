@@ -32,7 +32,7 @@ type RefundList<'a> = ListBody<RefundBody<'a>>;
     operation_id = "create_refund",
     tag = "Refunds",
     summary = "Refund a captured payment",
-    description = "What is left of it without an amount. Open refunds count as refunded.",
+    description = "Everything that is left, unless there is an amount. What is on its way back already is not left.",
     params(("id" = Uuid, Path, description = "The payment's id.")),
     request_body = RefundFields,
     responses(

@@ -145,8 +145,8 @@ pub fn reason() -> Object {
 pub fn reference() -> Object {
     text(100)
         .description(Some(
-            "The merchant's order number, 1 to 100 characters as people see them. It stays taken while its payment \
-             is neither failed nor canceled.",
+            "The merchant's order number, 1 to 100 characters as people see them. No other payment can have it until \
+             this one has failed or is canceled.",
         ))
         .build()
 }
@@ -243,7 +243,10 @@ pub fn event_type() -> Object {
 
 /// `sequence` of an event.
 pub fn sequence() -> Object {
-    integer().minimum(Some(1)).description(Some("From 1 without gaps, for each payment.")).build()
+    integer()
+        .minimum(Some(1))
+        .description(Some("Counts from 1 for each payment; no number is missing."))
+        .build()
 }
 
 /// `trace_id`.
