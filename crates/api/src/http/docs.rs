@@ -1,6 +1,6 @@
 //! Pages for people: the OpenAPI document, its UI, and what each code means. They load nothing from anywhere else.
 
-use crate::http::openapi;
+use crate::http::{openapi, samples};
 use crate::problem::{Code, FIELD_CODES, FieldCode, Problem};
 use axum::Router;
 use axum::extract::Path;
@@ -126,7 +126,7 @@ fn index() -> String {
 }
 
 fn code_page(code: Code) -> String {
-    let sample = escape(&format!("{:#}", openapi::sample(code)));
+    let sample = escape(&format!("{:#}", samples::problem(code)));
     let mut content = format!(
         "<h1>{}</h1>\n<p class=\"code\"><code>{}</code>, status {}</p>\n<h2>What it means</h2>\n<p>{}</p>\n\
          <h2>What to do now</h2>\n<p>{}</p>\n",

@@ -13,6 +13,7 @@ pub mod openapi;
 pub mod payments;
 pub mod prefer;
 pub mod refunds;
+mod samples;
 pub mod schema;
 pub mod told;
 

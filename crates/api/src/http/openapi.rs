@@ -4,8 +4,8 @@
     reason = "a JSON object's index adds what is missing; the document is made once, before anything is served"
 )]
 
-use crate::http::{prefer, schema, table};
-use crate::problem::{Code, FieldError, Place, Problem};
+use crate::http::{prefer, samples, schema, table};
+use crate::problem::Code;
 use domain::idempotency::MAX_KEY_LENGTH;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -26,10 +26,6 @@ are wrong are named all at once, in `errors`.
 unit. No field of an object is left out: one without a value is null. Members may be added, so ignore what you do not know. \
 Whatever answers GET answers HEAD; any other method gets 405, with `Allow`. `Request-Id` is the id under which operators find \
 a request.";
-
-// ids in samples
-const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-const PAYMENT: &str = "0199f0a2-7c1e-7b4a-9a53-2f6c1d5e8b10";
 
 /// The document, as it is served and kept in `docs/openapi.json`.
 #[must_use]
@@ -96,7 +92,7 @@ fn complete(operation: &mut Value, path: &str, moves_money: bool, optional: &[St
         if let Some(parameters) = list(&mut operation["parameters"]) {
             parameters.extend(["IdempotencyKey", "Prefer"].map(|name| reference("parameters", name)));
         }
-        let examples = examples(operation["operationId"].as_str().unwrap_or_default());
+        let examples = samples::examples(operation["operationId"].as_str().unwrap_or_default());
         let body = &mut operation["requestBody"];
         let content = &mut body["content"]["application/json"];
         content["examples"] = examples;
@@ -273,9 +269,9 @@ fn add_components(components: &mut Value) {
         }
     }
     for (name, sample) in [
-        ("Payment", sample_payment(PAYMENT)),
-        ("Refund", sample_refund(PAYMENT)),
-        ("Event", sample_event(PAYMENT)),
+        ("Payment", samples::payment(samples::PAYMENT)),
+        ("Refund", samples::refund(samples::PAYMENT)),
+        ("Event", samples::event(samples::PAYMENT)),
     ] {
         schemas[name]["example"] = sample;
     }
@@ -287,7 +283,9 @@ fn add_components(components: &mut Value) {
     }
     components["examples"] = Code::ALL
         .iter()
-        .map(|&code| (code.name().to_owned(), json!({ "summary": code.title(), "value": sample(code) })))
+        .map(|&code| {
+            (code.name().to_owned(), json!({ "summary": code.title(), "value": samples::problem(code) }))
+        })
         .collect::<Map<_, _>>()
         .into();
     components["responses"] = Code::ALL
@@ -403,127 +401,6 @@ fn code_schema(code: Code) -> Value {
         "properties": properties,
         "required": more,
     })
-}
-
-/// A body as callers may see it.
-#[must_use]
-pub fn sample(code: Code) -> Value {
-    let problem = match code {
-        Code::ValidationFailed => Problem::validation(vec![
-            FieldError {
-                place: Place::Pointer("/amount".to_owned()),
-                code: "out_of_range",
-                detail: "must be from 1 to 99999999 minor units".to_owned(),
-            },
-            FieldError {
-                place: Place::Pointer("/reference".to_owned()),
-                code: "required",
-                detail: "must be there".to_owned(),
-            },
-        ]),
-        Code::CaptureAmountTooLarge | Code::RefundAmountTooLarge => Problem::too_large(code, 1500),
-        Code::PaymentDeclined => Problem::new(code, "Your card was declined.")
-            .with("payment", sample_declined_payment(PAYMENT))
-            .with("failure", sample_failure()),
-        Code::RefundDeclined => Problem::new(code, "The charge was already refunded.")
-            .with("refund", sample_declined_refund(PAYMENT)),
-        Code::ReferenceAlreadyUsed => Problem::new(code, code.meaning()).with("payment_id", PAYMENT.into()),
-        Code::PaymentStateConflict => {
-            Problem::new(code, "The payment is canceled. Read it before you decide.")
-                .with("payment_id", PAYMENT.into())
-                .with("payment_status", "canceled".into())
-                .with("pending_operation", Value::Null)
-        }
-        _ => Problem::new(code, code.meaning()),
-    };
-    serde_json::from_slice(&problem.body(TRACE)).unwrap_or_default()
-}
-
-fn sample_failure() -> Value {
-    json!({ "code": "card_declined", "message": "Your card was declined.", "decline_code": "generic_decline" })
-}
-
-/// A payment as callers may see it, captured.
-fn sample_payment(id: &str) -> Value {
-    json!({
-        "id": id, "reference": "order-1001", "status": "captured", "pending_operation": null, "amount": 1999,
-        "amount_captured": 1999, "amount_refunded": 0, "currency": "EUR", "capture": "automatic",
-        "payment_method": "pm_card_visa", "description": null, "customer": { "name": null, "email": null },
-        "statement_descriptor": null, "return_url": null, "metadata": {}, "failure": null, "next_action": null,
-        "created_at": "2026-01-31T12:00:00.000000Z", "updated_at": "2026-01-31T12:00:00.250000Z",
-    })
-}
-
-fn sample_declined_payment(id: &str) -> Value {
-    let mut payment = sample_payment(id);
-    payment["status"] = "failed".into();
-    payment["amount_captured"] = 0.into();
-    payment["payment_method"] = "pm_card_visa_chargeDeclined".into();
-    payment["failure"] = sample_failure();
-    payment
-}
-
-/// A refund as callers may see it, succeeded.
-fn sample_refund(payment: &str) -> Value {
-    json!({
-        "id": "0199f0a3-10aa-7e02-8d11-6b0c7f9e2a44", "payment_id": payment, "amount": 500, "currency": "EUR",
-        "reason": "requested_by_customer", "metadata": {}, "status": "succeeded", "failure": null,
-        "created_at": "2026-01-31T13:00:00.000000Z", "updated_at": "2026-01-31T13:00:00.250000Z",
-    })
-}
-
-fn sample_declined_refund(payment: &str) -> Value {
-    let mut refund = sample_refund(payment);
-    let text = "The charge was already refunded.";
-    refund["status"] = "failed".into();
-    refund["failure"] = json!({ "code": "charge_already_refunded", "message": text, "decline_code": null });
-    refund
-}
-
-/// An entry of the audit trail as callers may see it.
-fn sample_event(payment: &str) -> Value {
-    json!({
-        "id": "0199f0a2-7c1e-7b4a-9a53-2f6c1d5e8b11", "payment_id": payment, "sequence": 1, "type": "payment.created",
-        "occurred_at": "2026-01-31T12:00:00.000000Z", "trace_id": TRACE,
-        "actor": "0199f0a0-0c3d-7d55-b2f4-9e8d7c6b5a40",
-        "data": { "amount": 1999, "currency": "EUR", "capture": "automatic" },
-    })
-}
-
-/// Bodies that work against the provider's test mode, and against the simulator.
-fn examples(operation: &str) -> Value {
-    let example = |summary: &str, value: Value| json!({ "summary": summary, "value": value });
-    let payment = |reference: &str, token: &str| json!({ "amount": 1999, "currency": "EUR", "reference": reference, "payment_method": token });
-    match operation {
-        "create_payment" => {
-            let manual = json!({
-                "amount": 12_500, "currency": "USD", "reference": "order-1002", "payment_method": "pm_card_visa",
-                "capture": "manual", "description": "Two nights, pay on departure",
-                "customer": { "name": "Zoë Müller", "email": "zoe@example.org" }, "statement_descriptor": "HOTEL ZOE",
-                "return_url": "https://shop.example/orders/1002", "metadata": { "room": "42" },
-            });
-            let mut action = payment("order-1003", "pm_card_authenticationRequired");
-            action["return_url"] = "https://shop.example/orders/1003".into();
-            json!({
-                "charge": example("A card that is charged at once", payment("order-1001", "pm_card_visa")),
-                "hold": example("Held until it is captured, with everything a payment can have", manual),
-                "requires_action": example("The customer has to confirm at the bank's page", action),
-                "declined": example("A card that is declined: 402", payment("order-1004", "pm_card_visa_chargeDeclined")),
-            })
-        }
-        "capture_payment" => json!({
-            "all": example("All of it", json!({})),
-            "part": example("A part; the rest is released", json!({ "amount": 1000 })),
-        }),
-        "create_refund" => json!({
-            "all": example("What is left", json!({})),
-            "part": example(
-                "A part, and why",
-                json!({ "amount": 500, "reason": "requested_by_customer", "metadata": { "ticket": "77" } }),
-            ),
-        }),
-        _ => json!({ "all": example("There is nothing to say", json!({})) }),
-    }
 }
 
 #[cfg(test)]
@@ -687,13 +564,13 @@ mod tests {
         for name in ["Payment", "Refund", "Event"] {
             assert_eq!(names(&schemas[name]["example"]), fields(name));
         }
-        assert_eq!(names(&sample(Code::PaymentDeclined)["payment"]), fields("Payment"));
-        assert_eq!(names(&sample(Code::PaymentDeclined)["failure"]), fields("Failure"));
-        assert_eq!(names(&sample(Code::RefundDeclined)["refund"]), fields("Refund"));
+        assert_eq!(names(&samples::problem(Code::PaymentDeclined)["payment"]), fields("Payment"));
+        assert_eq!(names(&samples::problem(Code::PaymentDeclined)["failure"]), fields("Failure"));
+        assert_eq!(names(&samples::problem(Code::RefundDeclined)["refund"]), fields("Refund"));
         for &code in Code::ALL {
             let required = code_schema(code)["required"].clone();
             for member in required.as_array().unwrap() {
-                assert!(sample(code).get(member.as_str().unwrap()).is_some(), "{code:?}: {member}");
+                assert!(samples::problem(code).get(member.as_str().unwrap()).is_some(), "{code:?}: {member}");
             }
         }
     }
