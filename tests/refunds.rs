@@ -287,3 +287,17 @@ async fn simultaneous_refunds_never_take_more_than_there_is() -> Result<()> {
 async fn simultaneous_refunds_of_different_sizes_never_take_more_than_there_is() -> Result<()> {
     race(RefundContest::Mixed).await
 }
+
+#[tokio::test]
+async fn a_refund_is_watched_for_a_month() -> Result<()> {
+    let world = World::start().await?;
+    let path = captured(&world.api, "order-1").await?;
+    assert_eq!(world.api.post(&format!("{path}/refunds"), "r1", &json!({})).await?.status, 201);
+    let watching = "SELECT count(*) FROM operations WHERE kind = 'watch_refund' AND settled_at IS NULL";
+    assert_eq!(count(&world, watching).await?, 1);
+    let older = "UPDATE operations SET created_at = now() - interval '31 days', lease_until = now()
+                 WHERE kind = 'watch_refund'";
+    sqlx::query(older).execute(&world.pool).await?;
+    eventually(SOON, "nobody looks any longer", async || Ok(count(&world, watching).await? == 0)).await?;
+    world.finish().await
+}

@@ -3,8 +3,8 @@
 //! The answer is rendered once, when the operation settles, and stored. Whoever settles it, the first request or a worker
 //! in another process, renders it here, and whoever asks again gets the stored bytes.
 
-use crate::http::schema;
 use crate::problem::{Code, Problem};
+use crate::schema;
 use domain::id::TraceId;
 use domain::payment::{Metadata, Payment, PendingOperation, State, Status};
 use domain::provider::Failure;

@@ -10,6 +10,7 @@ pub mod config;
 pub mod http;
 pub mod middleware;
 pub mod problem;
+pub mod schema;
 pub mod server;
 pub mod state;
 pub mod telemetry;

@@ -32,8 +32,8 @@ const SETTLE_TRIES: u32 = 3;
 pub(super) enum Verdict {
     /// The payment changes for good.
     Payment(PaymentEnds),
-    /// The refund changes for good.
-    Refund { change: RefundChange, object: Option<RefundObjectId>, failure: Option<Failure> },
+    /// The refund, with what was learnt of it, changes for good.
+    Refund(Refund, RefundChange),
     /// There is nothing more to watch.
     Over,
     /// Nobody can tell yet.
@@ -159,19 +159,16 @@ pub async fn carry_out(app: &App, leased: &Leased) -> Option<StoredAnswer> {
         // the process stops and cannot wait for the provider: whoever is next repeats the step, with the same key
         () = app.stop.giving_up() => Verdict::Open(Open::new(Why::AtOnce)),
     };
-    let settled = match (verdict, refund) {
-        (Verdict::Payment(ends), _) => settle_payment(&attempt, ends).await,
-        (Verdict::Refund { change, object, failure }, Some(refund)) => {
-            let refund = Refund { object: object.or(refund.object.clone()), failure, ..refund.clone() };
-            settle_refund(&attempt, refund, change).await
-        }
-        (Verdict::Over | Verdict::Refund { .. }, _) => {
+    let settled = match verdict {
+        Verdict::Payment(ends) => settle_payment(&attempt, ends).await,
+        Verdict::Refund(refund, change) => settle_refund(&attempt, refund, change).await,
+        Verdict::Over => {
             if let Err(error) = app.store.end_watch(operation, lease).await {
                 tracing::warn!(operation_id = %operation.id, %error, "watch not ended yet");
             }
             Ok(None)
         }
-        (Verdict::Open(open), _) => Err(open),
+        Verdict::Open(open) => Err(open),
     };
     match settled {
         Ok(answer) => answer,

@@ -33,20 +33,26 @@ pub(super) async fn take_step(attempt: &Attempt<'_>, refund: &Refund, intent: &I
     if refund.object.is_some() || looks_first(&operation.progress, &app.settings.windows) {
         match app.provider.find_refund(&order, refund.object.as_ref(), lease).await {
             Outcome::Settled(None) => {}
-            other => return conclude(attempt, other),
+            other => return conclude(attempt, refund, other),
         }
     }
-    conclude(attempt, app.provider.refund(&order, lease).await.map(Some))
+    conclude(attempt, refund, app.provider.refund(&order, lease).await.map(Some))
 }
 
 /// What the provider's word on a refund means for it.
-pub(super) fn conclude(attempt: &Attempt<'_>, outcome: Outcome<Option<FoundRefund>>) -> Verdict {
+pub(super) fn conclude(
+    attempt: &Attempt<'_>,
+    refund: &Refund,
+    outcome: Outcome<Option<FoundRefund>>,
+) -> Verdict {
     match attempt.settled(outcome) {
         Ok(Some(FoundRefund::Succeeded(id))) => {
-            Verdict::Refund { change: RefundChange::Succeeded, object: Some(id), failure: None }
+            Verdict::Refund(Refund { object: Some(id), ..refund.clone() }, RefundChange::Succeeded)
         }
         Ok(Some(FoundRefund::Failed(id, failure))) => {
-            Verdict::Refund { change: RefundChange::Failed, object: id, failure: Some(failure) }
+            let object = id.or(refund.object.clone());
+            let refund = Refund { object, failure: Some(failure), ..refund.clone() };
+            Verdict::Refund(refund, RefundChange::Failed)
         }
         Ok(Some(FoundRefund::Pending(id))) => {
             let why = Why::Later(rest_while_waiting(attempt.operation.progress.age));

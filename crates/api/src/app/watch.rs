@@ -73,7 +73,9 @@ pub(super) async fn watch_refund(attempt: &Attempt<'_>, refund: &Refund, intent:
     }
     let order = RefundOrder::of(operation, refund, intent.clone());
     match attempt.settled(app.provider.find_refund(&order, refund.object.as_ref(), lease).await) {
-        Ok(failed @ Some(FoundRefund::Failed(..))) => refunds::conclude(attempt, Outcome::Settled(failed)),
+        Ok(failed @ Some(FoundRefund::Failed(..))) => {
+            refunds::conclude(attempt, refund, Outcome::Settled(failed))
+        }
         Ok(_) => later(rest_of_watch(age)),
         Err(open) => unseen(open, rest_of_watch(age)),
     }

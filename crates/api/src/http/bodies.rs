@@ -1,8 +1,8 @@
 //! Bodies: JSON becomes what the use cases take, and every field that is wrong is told at once.
 
 use crate::http::json::{Fields, Json};
-use crate::http::schema;
 use crate::problem::{FieldError, Place, Problem};
+use crate::schema;
 use domain::money::{Amount, AmountError, Currency, MAX_AMOUNT, Money};
 use domain::payment::{CaptureMethod, Customer, MAX_METADATA_ENTRIES, Metadata, NewPayment};
 use domain::refund::{NewRefund, RefundReason};

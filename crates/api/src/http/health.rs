@@ -1,6 +1,6 @@
 //! Whether the process lives, and whether it should get requests.
 
-use crate::http::schema;
+use crate::schema;
 use crate::state::App;
 use axum::Json;
 use axum::extract::State;

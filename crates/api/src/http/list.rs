@@ -1,7 +1,7 @@
 //! The parameters of lists, and their cursors.
 
-use crate::http::schema;
 use crate::problem::{FieldError, Place, Problem};
+use crate::schema;
 use domain::id::PaymentId;
 use domain::payment::Status;
 use domain::text::Reference;

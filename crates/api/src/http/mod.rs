@@ -14,7 +14,6 @@ pub mod payments;
 pub mod prefer;
 pub mod refunds;
 mod samples;
-pub mod schema;
 pub mod told;
 
 use crate::middleware::{auth, limits, rate_limit, shed, trace};

@@ -4,8 +4,9 @@
     reason = "a JSON object's index adds what is missing; the document is made once, before anything is served"
 )]
 
-use crate::http::{prefer, samples, schema, table};
+use crate::http::{prefer, samples, table};
 use crate::problem::Code;
+use crate::schema;
 use domain::idempotency::MAX_KEY_LENGTH;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;

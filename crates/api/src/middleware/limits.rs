@@ -97,7 +97,7 @@ pub struct Latest(pub Instant);
 /// Between the end of waiting and the deadline.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// Answers in time, whatever happens behind. What was begun goes on: see [`crate::app::payments`].
+/// Answers in time, whatever happens behind. What was begun goes on: see [`crate::app::once`].
 pub async fn deadline(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let preferred = match *request.method() {
         Method::POST => Prefer::of(request.headers()).wait().unwrap_or_default(),
