@@ -9,6 +9,7 @@ mod hang_up;
 mod idempotency;
 mod interop;
 mod lifecycle;
+mod metrics;
 mod openapi;
 mod order_of_checks;
 mod provider_answers;

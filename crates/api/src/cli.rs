@@ -3,6 +3,7 @@
 use crate::app::merchants::{self, CreateKeyError};
 use crate::config::{ConfigError, SETTINGS, Source};
 use crate::http::openapi;
+use crate::metrics::Exporter;
 use crate::server::{Parts, Sockets, run as run_server};
 use crate::state::App;
 use crate::telemetry;
@@ -271,12 +272,15 @@ async fn serve(source: &Source, parts: Parts) -> Result<(), Failure> {
     let service = source.service(&provider)?;
     let listeners = source.listeners()?;
     telemetry::init(source.log_format()?);
+    // before anything that measures is made
+    let metrics = Exporter::start().map_err(failed)?;
     let client = provider::Client::new(&provider.url, provider.api_key, provider.timeout).map_err(failed)?;
     let sockets = Sockets::bind(listeners, parts)
         .await
         .map_err(|(name, address, error)| wrong(format!("{name}: cannot listen on {address}: {error}")))?;
     let shutdown = terminated()?;
-    let app = App::new(Store::open(database.options, database.connections), Arc::new(client), service);
+    let store = Store::open(database.options, database.connections);
+    let app = App::new(store, Arc::new(client), service, metrics);
     tracing::info!(public = %listeners.public, operations = %listeners.operations, ?parts, "started");
     run_server(Arc::new(app), sockets, parts, shutdown).await;
     Ok(())

@@ -2,6 +2,7 @@
 
 use crate::config::{Listeners, Service};
 use crate::http::{operations_router, router};
+use crate::metrics;
 use crate::state::App;
 use crate::worker;
 use axum::Router;
@@ -67,7 +68,10 @@ pub async fn run(app: Arc<App>, sockets: Sockets, parts: Parts, shutdown: impl F
     let public = public.map(tokio::spawn);
     let operations =
         tokio::spawn(serve(sockets.operations, operations_router(&app), operations_accept.clone()));
-    let background = tokio::spawn(Arc::clone(&app).keep_credentials());
+    let background = [
+        tokio::spawn(Arc::clone(&app).keep_credentials()),
+        tokio::spawn(metrics::keep_backlog(Arc::clone(&app))),
+    ];
     let working = parts.worker.then(|| tokio::spawn(worker::run(Arc::clone(&app))));
 
     shutdown.await;
@@ -89,7 +93,9 @@ pub async fn run(app: Arc<App>, sockets: Sockets, parts: Parts, shutdown: impl F
     // only now: until here connections that were open got an answer
     accept.cancel();
     operations_accept.cancel();
-    background.abort();
+    for task in &background {
+        task.abort();
+    }
     let connections = async {
         for listener in public.into_iter().chain([operations]).chain(working) {
             let _ = listener.await;

@@ -1,6 +1,7 @@
 //! What all requests and the worker share.
 
 use crate::config::Service;
+use crate::metrics::{Exporter, Metrics};
 use crate::middleware::auth::KeyCache;
 use crate::middleware::rate_limit::RateLimit;
 use domain::provider::Provider;
@@ -28,6 +29,8 @@ pub struct App {
     pub rate_limit: Option<RateLimit>,
     /// Whether the provider takes our credentials.
     pub credentials: Credentials,
+    /// What is counted.
+    pub metrics: Metrics,
     /// How the process ends.
     pub stop: Stop,
 }
@@ -35,8 +38,9 @@ pub struct App {
 impl App {
     /// Everything at its beginning.
     #[must_use]
-    pub fn new(store: Store, provider: Arc<dyn Provider>, settings: Service) -> Self {
+    pub fn new(store: Store, provider: Arc<dyn Provider>, settings: Service, exporter: Exporter) -> Self {
         Self {
+            metrics: Metrics::new(exporter, &store),
             store,
             provider,
             keys: KeyCache::default(),

@@ -72,7 +72,13 @@ impl Store {
         Ok(())
     }
 
-    /// Connections in use and at rest.
+    /// The most connections there can be.
+    #[must_use]
+    pub fn most_connections(&self) -> u32 {
+        self.pool.options().get_max_connections()
+    }
+
+    /// All connections, and how many of them are at rest.
     #[must_use]
     pub fn connections(&self) -> (u32, usize) {
         (self.pool.size(), self.pool.num_idle())

@@ -1,6 +1,7 @@
 //! Operations: claiming work on a payment that exists, leasing, settling, pausing, sweeping.
 //!
-//! The two statements that look across merchants are here, [`Store::due_operations`] and [`Store::sweep_operations`].
+//! The statements that look across merchants are all here: [`Store::due_operations`], [`Store::sweep_operations`] and
+//! [`Store::backlog`].
 
 use crate::idempotency::StoredAnswer;
 use crate::{Store, StoreError, events};
@@ -134,6 +135,15 @@ pub struct Due {
     /// Which.
     pub operation_id: OperationId,
     lease_until: OffsetDateTime,
+}
+
+/// What is open of all merchants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    /// How many operations.
+    pub open: i64,
+    /// The age of the oldest; nothing if there is none.
+    pub oldest: Duration,
 }
 
 /// What an attempt without an outcome leaves behind.
@@ -416,6 +426,20 @@ impl Store {
                 lease_until: row.lease_until,
             })
             .collect())
+    }
+
+    /// What is open of all that was asked for. Watches are not: they wait for somebody else.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn backlog(&self) -> Result<Backlog, StoreError> {
+        let row = sqlx::query!(
+            r#"SELECT count(*) AS "open!", COALESCE(EXTRACT(EPOCH FROM now() - min(created_at)), 0)::float8 AS "oldest!"
+               FROM operations WHERE settled_at IS NULL AND idempotency_key IS NOT NULL"#
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(Backlog { open: row.open, oldest: Duration::try_from_secs_f64(row.oldest).unwrap_or_default() })
     }
 
     /// Takes a due operation, unless somebody else was faster, and reads what it is about.

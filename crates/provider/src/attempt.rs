@@ -3,10 +3,12 @@
 use crate::classify::{Meaning, classify};
 use crate::wire::{ErrorEnvelope, ErrorObject, Form};
 use domain::provider::{NotExecuted, Unknown};
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::Histogram;
 use reqwest::{Method, Response};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// An answer longer than this is none.
 const MAX_BODY: usize = 1 << 20;
@@ -20,12 +22,36 @@ pub(crate) struct Transport {
     http: reqwest::Client,
     base: String,
     api_key: SecretString,
+    calls: Histogram<f64>,
+}
+
+/// A path below `/v1`, and the id in it. Without the id it is what calls are counted by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Endpoint<'a> {
+    template: &'static str,
+    id: &'a str,
+}
+
+impl<'a> Endpoint<'a> {
+    /// A path without an id.
+    pub(crate) const fn all(template: &'static str) -> Self {
+        Self { template, id: "" }
+    }
+
+    /// A path with an id in place of `{id}`.
+    pub(crate) const fn one(template: &'static str, id: &'a str) -> Self {
+        Self { template, id }
+    }
+
+    fn path(self) -> String {
+        self.template.replace("{id}", self.id)
+    }
 }
 
 /// What is sent.
 pub(crate) struct Request<'a> {
     pub(crate) method: Method,
-    pub(crate) path: &'a str,
+    pub(crate) endpoint: Endpoint<'a>,
     pub(crate) query: Form,
     pub(crate) form: Option<Form>,
     pub(crate) idempotency_key: Option<String>,
@@ -42,6 +68,34 @@ pub(crate) enum Reply<T> {
     NotExecuted(NotExecuted),
     /// Nobody can tell.
     Unknown(Unknown),
+}
+
+impl<T> Reply<T> {
+    /// A name for what it is, of a closed set.
+    const fn outcome(&self) -> &'static str {
+        match self {
+            Self::Object(_) => "object",
+            Self::Refused(meaning, _) => match meaning {
+                Meaning::Declined => "declined",
+                Meaning::UnexpectedState => "unexpected_state",
+                Meaning::OtherParameters => "other_parameters",
+                _ => "rejected",
+            },
+            Self::NotExecuted(why) => match why {
+                NotExecuted::Unreachable => "unreachable",
+                NotExecuted::Throttled => "throttled",
+                NotExecuted::Misconfigured => "misconfigured",
+                NotExecuted::LeaseTooShort => "not_sent",
+            },
+            Self::Unknown(why) => match why {
+                Unknown::NoAnswer => "no_answer",
+                Unknown::ServerError => "server_error",
+                Unknown::StoredServerError => "stored_server_error",
+                Unknown::Busy => "busy",
+                _ => "unreadable",
+            },
+        }
+    }
 }
 
 impl Transport {
@@ -61,13 +115,34 @@ impl Transport {
             .pool_idle_timeout(Duration::from_secs(30))
             .user_agent(concat!("payments/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Self { http, base: base.trim_end_matches('/').to_owned(), api_key })
+        let calls = opentelemetry::global::meter("provider")
+            .f64_histogram("http.client.request.duration")
+            .with_unit("s")
+            .with_description(
+                "Calls to the payment provider by endpoint and outcome, from connect to last byte.",
+            )
+            .build();
+        Ok(Self { http, base: base.trim_end_matches('/').to_owned(), api_key, calls })
     }
 
     pub(crate) async fn send<T: DeserializeOwned>(&self, request: Request<'_>) -> Reply<T> {
+        let method = if request.method == Method::GET { "GET" } else { "POST" };
+        let labels = [
+            KeyValue::new("http.request.method", method),
+            KeyValue::new("url.template", request.endpoint.template),
+        ];
+        let began = Instant::now();
+        let reply = self.exchange(request).await;
+        let [method, template] = labels;
+        let outcome = KeyValue::new("payments.provider.outcome", reply.outcome());
+        self.calls.record(began.elapsed().as_secs_f64(), &[method, template, outcome]);
+        reply
+    }
+
+    async fn exchange<T: DeserializeOwned>(&self, request: Request<'_>) -> Reply<T> {
         let mut builder = self
             .http
-            .request(request.method, format!("{}/v1/{}", self.base, request.path))
+            .request(request.method, format!("{}/v1/{}", self.base, request.endpoint.path()))
             .bearer_auth(self.api_key.expose_secret())
             .header("Stripe-Version", API_VERSION)
             .query(&request.query);

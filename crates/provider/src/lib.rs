@@ -10,7 +10,7 @@ mod payments;
 mod refunds;
 mod wire;
 
-use attempt::{Reply, Request, Transport};
+use attempt::{Endpoint, Reply, Request, Transport};
 use domain::id::OperationId;
 use domain::money::Amount;
 use domain::operation::Lease;
@@ -50,14 +50,14 @@ impl Client {
     /// One POST within the lease. Sent with the same operation again, it is the same request to the provider.
     async fn post<T: DeserializeOwned>(
         &self,
-        path: &str,
+        endpoint: Endpoint<'_>,
         form: Form,
         operation: Option<OperationId>,
         lease: &Lease,
     ) -> Reply<T> {
         let idempotency_key = operation.map(|id| id.to_string());
         let request =
-            Request { method: Method::POST, path, query: Vec::new(), form: Some(form), idempotency_key };
+            Request { method: Method::POST, endpoint, query: Vec::new(), form: Some(form), idempotency_key };
         if !self.may_send(lease) {
             return Reply::NotExecuted(NotExecuted::LeaseTooShort);
         }
@@ -65,9 +65,9 @@ impl Client {
     }
 
     /// One GET. It changes nothing, so it may end after the lease.
-    async fn get<T: DeserializeOwned>(&self, path: &str, query: Form) -> Reply<T> {
+    async fn get<T: DeserializeOwned>(&self, endpoint: Endpoint<'_>, query: Form) -> Reply<T> {
         self.transport
-            .send(Request { method: Method::GET, path, query, form: None, idempotency_key: None })
+            .send(Request { method: Method::GET, endpoint, query, form: None, idempotency_key: None })
             .await
     }
 }

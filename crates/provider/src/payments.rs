@@ -1,6 +1,6 @@
 //! Payment intents: charging, closing, finding, reading, capturing, canceling.
 
-use crate::attempt::Reply;
+use crate::attempt::{Endpoint, Reply};
 use crate::classify::Meaning;
 use crate::wire::{Confirm, ErrorObject, Expected, Intent, List, new_intent};
 use crate::{Client, PAGE, read};
@@ -10,7 +10,10 @@ use domain::operation::Lease;
 use domain::provider::{Charge, Closed, Contradiction, Found, NotExecuted, Outcome, Target, Unknown};
 use time::OffsetDateTime;
 
-pub(crate) const INTENTS: &str = "payment_intents";
+pub(crate) const INTENTS: Endpoint<'_> = Endpoint::all("payment_intents");
+const INTENT: &str = "payment_intents/{id}";
+const CAPTURE: &str = "payment_intents/{id}/capture";
+const CANCEL: &str = "payment_intents/{id}/cancel";
 
 impl Client {
     pub(crate) async fn create(&self, charge: &Charge, confirm: Confirm, lease: &Lease) -> Reply<Intent> {
@@ -18,8 +21,8 @@ impl Client {
     }
 
     pub(crate) async fn read_intent(&self, target: &Target) -> Outcome<Found> {
-        let path = format!("{INTENTS}/{}", target.intent.as_str());
-        read(self.get::<Intent>(&path, Vec::new()).await, |found| found.into_found(&Expected::of(target)))
+        let endpoint = Endpoint::one(INTENT, target.intent.as_str());
+        read(self.get::<Intent>(endpoint, Vec::new()).await, |found| found.into_found(&Expected::of(target)))
     }
 
     pub(crate) async fn search(
@@ -69,10 +72,10 @@ impl Client {
         operation: OperationId,
         lease: &Lease,
     ) -> Outcome<Found> {
-        let path = format!("{INTENTS}/{}/capture", target.intent.as_str());
+        let endpoint = Endpoint::one(CAPTURE, target.intent.as_str());
         // No metadata: it would replace that of the charge.
         let form = vec![("amount_to_capture", amount.get().to_string())];
-        let reply = self.post::<Intent>(&path, form, Some(operation), lease).await;
+        let reply = self.post::<Intent>(endpoint, form, Some(operation), lease).await;
         self.changed(target, reply, &Expected::of(target).capturing(amount)).await
     }
 
@@ -82,8 +85,8 @@ impl Client {
         operation: Option<OperationId>,
         lease: &Lease,
     ) -> Outcome<Found> {
-        let path = format!("{INTENTS}/{}/cancel", target.intent.as_str());
-        let reply = self.post::<Intent>(&path, Vec::new(), operation, lease).await;
+        let endpoint = Endpoint::one(CANCEL, target.intent.as_str());
+        let reply = self.post::<Intent>(endpoint, Vec::new(), operation, lease).await;
         self.changed(target, reply, &Expected::of(target)).await
     }
 

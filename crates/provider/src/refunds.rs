@@ -1,13 +1,14 @@
 //! Refunds: giving back, and finding what became of it.
 
-use crate::attempt::Reply;
+use crate::attempt::{Endpoint, Reply};
 use crate::classify::Meaning;
 use crate::wire::{List, Refund, new_refund};
 use crate::{Client, PAGE, read};
 use domain::operation::Lease;
 use domain::provider::{FoundRefund, NotExecuted, Outcome, RefundObjectId, RefundOrder, Unknown};
 
-const REFUNDS: &str = "refunds";
+const REFUNDS: Endpoint<'_> = Endpoint::all("refunds");
+const REFUND: &str = "refunds/{id}";
 
 impl Client {
     pub(crate) async fn create_refund(&self, order: &RefundOrder, lease: &Lease) -> Outcome<FoundRefund> {
@@ -34,8 +35,7 @@ impl Client {
         lease: &Lease,
     ) -> Outcome<Option<FoundRefund>> {
         if let Some(object) = object {
-            let path = format!("{REFUNDS}/{}", object.as_str());
-            let reply = self.get::<Refund>(&path, Vec::new()).await;
+            let reply = self.get::<Refund>(Endpoint::one(REFUND, object.as_str()), Vec::new()).await;
             return read(reply, |refund| refund.into_found(order).map(Some));
         }
         let mut after: Option<String> = None;

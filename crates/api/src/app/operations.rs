@@ -231,6 +231,7 @@ async fn settle_payment(attempt: &Attempt<'_>, ends: PaymentEnds) -> Result<Opti
     let settled = insist(attempt, &Settle::Payment(&settlement)).await;
     if settled {
         let event = step.event().name();
+        attempt.app.metrics.settled(operation.kind, event);
         tracing::info!(payment_id = %payment.id, operation_id = %operation.id, event, "payment settled");
     }
     Ok(answer.filter(|_| settled))
@@ -272,6 +273,7 @@ async fn settle_refund(
     let settled = insist(attempt, &Settle::Refund(&settlement)).await;
     if settled {
         let status = refund.status.name();
+        attempt.app.metrics.settled(operation.kind, step.event().name());
         tracing::info!(refund_id = %refund.id, operation_id = %operation.id, status, "refund settled");
     }
     Ok(answer.filter(|_| settled))

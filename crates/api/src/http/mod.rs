@@ -16,13 +16,14 @@ pub mod refunds;
 mod samples;
 pub mod told;
 
+use crate::metrics;
 use crate::middleware::{auth, limits, rate_limit, shed, trace};
 use crate::problem::{Code, Problem};
 use crate::state::App;
 use axum::Router;
 use axum::http::Method;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::MethodRouter;
+use axum::routing::{MethodRouter, get};
 use error::render;
 use std::sync::Arc;
 use tower::ServiceBuilder;
@@ -39,7 +40,7 @@ pub fn router(app: &Arc<App>) -> Router {
 /// The operations listener.
 pub fn operations_router(app: &Arc<App>) -> Router {
     let (routes, _) = health().split_for_parts();
-    layered(routes, app)
+    layered(routes.route("/metrics", get(metrics::show)), app)
 }
 
 /// All routes; those of merchants are given to `guard`.
@@ -65,6 +66,7 @@ fn health() -> OpenApiRouter<Arc<App>> {
 fn layered(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
     let layers = ServiceBuilder::new()
         .layer(from_fn(trace::trace))
+        .layer(from_fn_with_state(Arc::clone(app), metrics::measure))
         .layer(from_fn(limits::no_store))
         .layer(from_fn(limits::take_the_rest))
         .layer(from_fn(render))

@@ -57,7 +57,10 @@ pub async fn tell(
         slot: context.slot,
     };
     let mut response = match once(app, request).await {
-        Ok(told) => respond(told)?,
+        Ok(told) => {
+            app.metrics.told(&told);
+            respond(told)?
+        }
         Err(OnceError::Store(error)) => return Err(error.into()),
         Err(OnceError::Misconfigured) => {
             let detail =

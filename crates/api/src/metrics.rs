@@ -1,0 +1,270 @@
+//! Metrics: what is counted, by which labels, and `/metrics`.
+//!
+//! Names follow OpenTelemetry's semantic conventions where there is one. Every label has a closed set of values: a route's
+//! template, a method of the standard, a kind, an outcome. What a caller writes never becomes a label.
+
+use crate::app::once::Told;
+use crate::state::App;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use domain::operation::OperationKind;
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Histogram, UpDownCounter};
+use opentelemetry_sdk::error::OTelSdkError;
+use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, SdkMeterProvider, Stream};
+use persistence::Store;
+use persistence::operations::Backlog;
+use prometheus::{Encoder, Registry, TextEncoder};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The upper bounds of durations, in seconds (OpenTelemetry, semantic conventions for HTTP metrics).
+const DURATIONS: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// More combinations of labels than this are counted as one: memory is bounded even if a label were not.
+const CARDINALITY: usize = 500;
+/// How often the database is asked what is open.
+const BACKLOG_EVERY: Duration = Duration::from_secs(5);
+
+/// Where all metrics of the process are kept. It must be there before anything is measured.
+pub struct Exporter {
+    registry: Registry,
+}
+
+impl Exporter {
+    /// Makes the meter provider of the process.
+    ///
+    /// # Errors
+    /// The exporter cannot be registered.
+    pub fn start() -> Result<Self, OTelSdkError> {
+        let registry = Registry::new();
+        let reader = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            .scope_info_enabled(false)
+            .build()?;
+        let provider = SdkMeterProvider::builder().with_reader(reader).with_view(durations).build();
+        opentelemetry::global::set_meter_provider(provider);
+        Ok(Self { registry })
+    }
+}
+
+fn durations(instrument: &Instrument) -> Option<Stream> {
+    let is_duration = instrument.kind() == InstrumentKind::Histogram && instrument.unit() == "s";
+    let buckets =
+        Aggregation::ExplicitBucketHistogram { boundaries: DURATIONS.to_vec(), record_min_max: false };
+    let stream = Stream::builder().with_aggregation(buckets).with_cardinality_limit(CARDINALITY);
+    is_duration.then(|| stream.build().ok()).flatten()
+}
+
+/// What this process counts.
+pub struct Metrics {
+    exporter: Exporter,
+    requests: Histogram<f64>,
+    active: UpDownCounter<i64>,
+    operations: Counter<u64>,
+    keys: Counter<u64>,
+    backlog: Arc<Mutex<Option<Backlog>>>,
+}
+
+impl Metrics {
+    /// All instruments of the service; those of the provider's client are in its crate.
+    #[must_use]
+    pub fn new(exporter: Exporter, store: &Store) -> Self {
+        let meter = opentelemetry::global::meter("payments");
+        let backlog = Arc::new(Mutex::new(None));
+        let metrics = Self {
+            exporter,
+            requests: meter
+                .f64_histogram("http.server.request.duration")
+                .with_unit("s")
+                .with_description("Requests by method, route and status, from their head to the answer's.")
+                .build(),
+            active: meter
+                .i64_up_down_counter("http.server.active_requests")
+                .with_unit("{request}")
+                .with_description("Requests under way.")
+                .build(),
+            operations: meter
+                .u64_counter("payments.operations")
+                .with_unit("{operation}")
+                .with_description("Operations that this process settled, by kind and outcome.")
+                .build(),
+            keys: meter
+                .u64_counter("payments.idempotency.results")
+                .with_unit("{request}")
+                .with_description("What requests that move money came to, by what was known of their key.")
+                .build(),
+            backlog: Arc::clone(&backlog),
+        };
+        observe_backlog(&backlog);
+        observe_pool(store);
+        metrics
+    }
+
+    /// An operation was settled by this process.
+    pub fn settled(&self, kind: OperationKind, outcome: &'static str) {
+        let labels = [
+            KeyValue::new("payments.operation.kind", kind.name()),
+            KeyValue::new("payments.outcome", outcome),
+        ];
+        self.operations.add(1, &labels);
+    }
+
+    /// A request that moves money is told something.
+    pub fn told(&self, told: &Told) {
+        let result = match told {
+            Told::Answered { replayed: false, .. } => "executed",
+            Told::Answered { replayed: true, .. } => "replayed",
+            Told::Accepted { replayed: false, .. } => "accepted",
+            Told::Accepted { replayed: true, .. } => "still_open",
+            Told::InProgress => "in_progress",
+            Told::KeyReused => "reused",
+            Told::Refused(_) => "refused",
+        };
+        self.keys.add(1, &[KeyValue::new("payments.idempotency.result", result)]);
+    }
+}
+
+fn observe_backlog(backlog: &Arc<Mutex<Option<Backlog>>>) {
+    let meter = opentelemetry::global::meter("payments");
+    let read = |backlog: &Mutex<Option<Backlog>>| *backlog.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = Arc::clone(backlog);
+    meter
+        .i64_observable_gauge("payments.operations.open")
+        .with_unit("{operation}")
+        .with_description("Operations of all merchants without an outcome, by the database.")
+        // without a database nothing is told: an old number would look like a new one
+        .with_callback(move |gauge| {
+            if let Some(backlog) = read(&count) {
+                gauge.observe(backlog.open, &[]);
+            }
+        })
+        .build();
+    let oldest = Arc::clone(backlog);
+    meter
+        .f64_observable_gauge("payments.operations.oldest_open.age")
+        .with_unit("s")
+        .with_description("The age of the oldest of them.")
+        .with_callback(move |gauge| {
+            if let Some(backlog) = read(&oldest) {
+                gauge.observe(backlog.oldest.as_secs_f64(), &[]);
+            }
+        })
+        .build();
+}
+
+fn observe_pool(store: &Store) {
+    let meter = opentelemetry::global::meter("payments");
+    let labels = |state: &'static str| {
+        [
+            KeyValue::new("db.client.connection.pool.name", "payments"),
+            KeyValue::new("db.client.connection.state", state),
+        ]
+    };
+    let (pool, most) = (store.clone(), i64::from(store.most_connections()));
+    meter
+        .i64_observable_gauge("db.client.connection.count")
+        .with_unit("{connection}")
+        .with_description("Connections to the database, in use and at rest.")
+        .with_callback(move |gauge| {
+            let (all, idle) = pool.connections();
+            let idle = i64::try_from(idle).unwrap_or(i64::MAX);
+            gauge.observe(idle, &labels("idle"));
+            gauge.observe(i64::from(all).saturating_sub(idle), &labels("used"));
+        })
+        .build();
+    meter
+        .i64_observable_gauge("db.client.connection.max")
+        .with_unit("{connection}")
+        .with_description("The most connections there can be.")
+        .with_callback(move |gauge| {
+            gauge.observe(most, &[KeyValue::new("db.client.connection.pool.name", "payments")]);
+        })
+        .build();
+}
+
+/// The layer.
+pub async fn measure(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let method = KeyValue::new("http.request.method", method(request.method()));
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let _active = Active::new(&app.metrics.active, method.clone());
+    let began = Instant::now();
+    let response = next.run(request).await;
+    let status = response.status();
+    let mut labels = vec![method, KeyValue::new("http.response.status_code", i64::from(status.as_u16()))];
+    labels.extend(route.map(|route| KeyValue::new("http.route", route)));
+    if status.is_server_error() {
+        labels.push(KeyValue::new("error.type", status.as_str().to_owned()));
+    }
+    app.metrics.requests.record(began.elapsed().as_secs_f64(), &labels);
+    response
+}
+
+/// A request under way, until it is dropped: a caller that hangs up leaves as well.
+struct Active<'a>(&'a UpDownCounter<i64>, [KeyValue; 1]);
+
+impl<'a> Active<'a> {
+    fn new(counter: &'a UpDownCounter<i64>, method: KeyValue) -> Self {
+        let labels = [method];
+        counter.add(1, &labels);
+        Self(counter, labels)
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.add(-1, &self.1);
+    }
+}
+
+/// A method of the standard, or `_OTHER`: whoever calls could invent any number of them.
+fn method(method: &Method) -> &'static str {
+    const KNOWN: [Method; 9] = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::DELETE,
+        Method::CONNECT,
+        Method::OPTIONS,
+        Method::TRACE,
+        Method::PATCH,
+    ];
+    const NAMES: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+    KNOWN.iter().zip(NAMES).find(|(known, _)| *known == method).map_or("_OTHER", |(_, name)| name)
+}
+
+/// `GET /metrics`, in the text format of Prometheus.
+pub async fn show(State(app): State<Arc<App>>) -> Response {
+    let encoder = TextEncoder::new();
+    let mut text = Vec::new();
+    match encoder.encode(&app.metrics.exporter.registry.gather(), &mut text) {
+        Ok(()) => ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "metrics could not be written");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// Asks the database now and then what is open. Never ends by itself.
+pub async fn keep_backlog(app: Arc<App>) {
+    loop {
+        let backlog = app.store.backlog().await.ok();
+        *app.metrics.backlog.lock().unwrap_or_else(PoisonError::into_inner) = backlog;
+        tokio::time::sleep(BACKLOG_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_that_somebody_invents_is_no_label() {
+        assert_eq!(method(&Method::GET), "GET");
+        assert_eq!(method(&Method::from_bytes(b"BREW").unwrap()), "_OTHER");
+    }
+}
