@@ -1,1 +1,2 @@
+-- loses idempotency keys and open work: SELECT EXISTS (SELECT FROM operations)
 DROP TABLE operations;

@@ -1,1 +1,2 @@
+-- loses the audit trail: SELECT EXISTS (SELECT FROM events)
 DROP TABLE events;

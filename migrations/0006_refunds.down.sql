@@ -1,1 +1,2 @@
+-- loses refunds: SELECT EXISTS (SELECT FROM refunds)
 DROP TABLE refunds;

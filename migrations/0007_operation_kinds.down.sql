@@ -1,4 +1,5 @@
--- Fails while operations of the newer kinds are there: they would have no meaning.
+-- Also fails, whatever is said, while operations of the newer kinds are there: they would have no meaning.
+-- loses which refund an operation is about: SELECT EXISTS (SELECT FROM operations WHERE refund_id IS NOT NULL)
 ALTER TABLE operations
     DROP CONSTRAINT operations_refund_fkey,
     DROP CONSTRAINT operations_answer_is_final,

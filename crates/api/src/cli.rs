@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::id::{KeyId, MerchantId};
 use domain::text::PersonName;
 use persistence::merchants::Scope;
-use persistence::migrate::{self, Direction, Step};
+use persistence::migrate::{self, Direction, Plan, Step};
 use persistence::{Store, StoreError};
 use serde_json::json;
 use std::fmt::Display;
@@ -83,7 +83,7 @@ enum Migrate {
     Up(Steps),
     /// Revert, one migration unless --steps says more
     #[command(after_help = "Example:\n  paywright migrate down --steps 1")]
-    Down(Steps),
+    Down(Down),
     /// List migrations and whether they are applied
     #[command(after_help = "Example:\n  paywright migrate status")]
     Status,
@@ -97,6 +97,15 @@ struct Steps {
     /// Only say what would be done
     #[arg(long)]
     dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+struct Down {
+    #[command(flatten)]
+    steps: Steps,
+    /// Revert although data is lost with it
+    #[arg(long)]
+    lose_data: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -301,19 +310,23 @@ fn terminated() -> Result<impl Future<Output = ()>, Failure> {
 
 async fn migrate(source: &Source, command: Migrate) -> Result<(), Failure> {
     let options = source.migration_database()?;
-    let (direction, steps) = match command {
+    let plan = match command {
         Migrate::Status => {
             for Step { version, name, applied } in migrate::status(&options).await.map_err(failed)? {
                 print(&format!("{version:04} {name}: {}", if applied { "applied" } else { "missing" }))?;
             }
             return Ok(());
         }
-        Migrate::Up(steps) => (Direction::Up, steps),
+        Migrate::Up(Steps { steps, dry_run }) => {
+            Plan { direction: Direction::Up, steps, dry_run, lose_data: false }
+        }
         // without a number everything would go, and that is never what was meant
-        Migrate::Down(steps) => (Direction::Down, Steps { steps: steps.steps.or(Some(1)), ..steps }),
+        Migrate::Down(Down { steps: Steps { steps, dry_run }, lose_data }) => {
+            Plan { direction: Direction::Down, steps: steps.or(Some(1)), dry_run, lose_data }
+        }
     };
-    let made = migrate::migrate(&options, direction, steps.steps, steps.dry_run).await.map_err(failed)?;
-    let word = match (direction, steps.dry_run) {
+    let made = migrate::migrate(&options, plan).await.map_err(failed)?;
+    let word = match (plan.direction, plan.dry_run) {
         (Direction::Up, false) => "applied",
         (Direction::Up, true) => "would be applied",
         (Direction::Down, false) => "reverted",

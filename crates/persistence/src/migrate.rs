@@ -19,6 +19,14 @@ pub enum MigrateError {
     /// A migration failed; it was rolled back as a whole.
     #[error("{0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
+    /// The way down would lose data. Nothing was reverted.
+    #[error("reverting migration {version} loses {what}; if that is meant, say so with --lose-data")]
+    WouldLose {
+        /// The migration.
+        version: i64,
+        /// What is lost.
+        what: &'static str,
+    },
 }
 
 /// One migration, and whether the database has it.
@@ -41,37 +49,111 @@ pub enum Direction {
     Down,
 }
 
-/// Applies or reverts at most `steps` migrations (all without it), and returns them in the order they were made. With
-/// `dry_run` nothing is changed.
+/// What is to be done to the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// Up or down.
+    pub direction: Direction,
+    /// At most so many migrations; all without it.
+    pub steps: Option<usize>,
+    /// Only says what would be done.
+    pub dry_run: bool,
+    /// Goes down although data is lost with it.
+    pub lose_data: bool,
+}
+
+/// Carries a plan out, and returns its migrations in the order they were made.
 ///
 /// # Errors
-/// The database cannot be reached, or a migration fails.
-pub async fn migrate(
-    options: &PgConnectOptions,
-    direction: Direction,
-    steps: Option<usize>,
-    dry_run: bool,
-) -> Result<Vec<Step>, MigrateError> {
-    // a migration that waits for a lock makes everybody behind it wait as well: it gives up first
-    let options = options.clone().options([("lock_timeout", "5000")]);
-    let mut connection = PgConnection::connect_with(&options).await?;
-    if !dry_run {
+/// The database cannot be reached, a migration fails, or data would be lost with it.
+pub async fn migrate(options: &PgConnectOptions, plan: Plan) -> Result<Vec<Step>, MigrateError> {
+    let mut connection = PgConnection::connect_with(options).await?;
+    if !plan.dry_run {
         wait_for_others(&mut connection).await?;
     }
-    let mut plan: Vec<Step> = read_status(&mut connection).await?;
-    plan.retain(|step| step.applied == (direction == Direction::Down));
-    if direction == Direction::Down {
-        plan.reverse();
+    let mut steps: Vec<Step> = read_status(&mut connection).await?;
+    steps.retain(|step| step.applied == (plan.direction == Direction::Down));
+    if plan.direction == Direction::Down {
+        steps.reverse();
     }
-    plan.truncate(steps.unwrap_or(usize::MAX));
-    if let (false, Some(last)) = (dry_run, plan.last()) {
-        match direction {
-            Direction::Up => MIGRATOR.run_direct(Some(last.version), &mut connection, false).await?,
-            Direction::Down => MIGRATOR.undo(&mut connection, last.version.saturating_sub(1)).await?,
+    steps.truncate(plan.steps.unwrap_or(usize::MAX));
+    if plan.direction == Direction::Down && !plan.lose_data {
+        // of all of them, before the first
+        for step in &steps {
+            refuse_to_lose(&mut connection, step).await?;
+        }
+    }
+    if !plan.dry_run {
+        for step in &steps {
+            take(&mut connection, step, plan.direction).await?;
         }
     }
     connection.close().await?;
-    Ok(plan)
+    Ok(steps)
+}
+
+/// One migration. It gives up when it waits long for a lock, because everybody behind it waits as well, and tries again
+/// a little later.
+async fn take(connection: &mut PgConnection, step: &Step, direction: Direction) -> Result<(), MigrateError> {
+    let mut tried = 1;
+    loop {
+        // what runs without a transaction builds indexes concurrently: it waits without being in anybody's way, and what
+        // it leaves when it gives up is an invalid index
+        let timeout = if expected().any(|m| m.version == step.version && m.no_tx) {
+            "SET lock_timeout = 0"
+        } else {
+            LOCK_TIMEOUT
+        };
+        sqlx::raw_sql(timeout).execute(&mut *connection).await?;
+        let taken = match direction {
+            Direction::Up => MIGRATOR.run_direct(Some(step.version), &mut *connection, false).await,
+            Direction::Down => MIGRATOR.undo(&mut *connection, step.version.saturating_sub(1)).await,
+        };
+        match taken {
+            Err(error) if tried < TRIES && gave_up_waiting(&error) => {
+                tried = tried.saturating_add(1);
+                tokio::time::sleep(TRY_AGAIN).await;
+            }
+            taken => return Ok(taken?),
+        }
+    }
+}
+
+/// How long a migration waits for a lock, how often it tries, and how long others go first in between.
+const LOCK_TIMEOUT: &str = "SET lock_timeout = '2s'";
+const TRIES: u32 = 15;
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+fn gave_up_waiting(error: &sqlx::migrate::MigrateError) -> bool {
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = source {
+        if let Some(sqlx::Error::Database(database)) = error.downcast_ref::<sqlx::Error>() {
+            return database.code().as_deref() == Some("55P03");
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// In a `.down.sql`: what is lost with it, and a query that says whether there is any.
+const LOSES: &str = "-- loses ";
+
+/// What a migration's way down says it loses: a name and a query.
+fn losses(version: i64) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let down = MIGRATOR
+        .iter()
+        .find(move |m| m.version == version && m.migration_type == MigrationType::ReversibleDown);
+    let lines = down.into_iter().flat_map(|migration| migration.sql.as_str().lines());
+    lines.filter_map(|line| line.strip_prefix(LOSES)?.split_once(": "))
+}
+
+async fn refuse_to_lose(connection: &mut PgConnection, step: &Step) -> Result<(), MigrateError> {
+    for (what, query) in losses(step.version) {
+        if sqlx::query_scalar::<_, bool>(query).fetch_one(&mut *connection).await? {
+            return Err(MigrateError::WouldLose { version: step.version, what });
+        }
+    }
+    Ok(())
 }
 
 /// One migrates at a time; the lock ends with the connection. It is asked for again and again instead of waited for: a
@@ -196,6 +278,15 @@ mod tests {
         let mut newer = applied();
         newer.push((last + 1, vec![1]));
         assert_eq!(compare(&newer), Ok(()), "the release before lives with the migrations of the next");
+    }
+
+    #[test]
+    fn what_a_way_down_drops_it_says() {
+        for down in MIGRATOR.iter().filter(|m| m.migration_type == MigrationType::ReversibleDown) {
+            let sql = down.sql.as_str();
+            let drops = sql.matches("DROP TABLE").count() + sql.matches("DROP COLUMN").count();
+            assert_eq!(losses(down.version).count(), drops, "{}", down.description);
+        }
     }
 
     #[test]

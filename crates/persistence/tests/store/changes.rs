@@ -379,11 +379,64 @@ async fn the_schema_does_not_go_back_over_work_that_it_would_not_know() -> Resul
     request(&db.store, &payment, &capture, "capture").await?.unwrap();
     let owner = PgConnectOptions::from_str(db.database.owner_url())?;
     let newer = status(&owner).await?.iter().filter(|step| step.version > 6).count();
-    assert!(migrate(&owner, Direction::Down, Some(newer), false).await.is_err());
+    let back = Plan { steps: Some(newer), lose_data: true, ..DOWN };
+    assert!(matches!(migrate(&owner, back).await, Err(MigrateError::Migration(_))));
     let kinds = status(&owner).await?.into_iter().find(|step| step.version == 7);
     assert!(kinds.is_some_and(|step| step.applied), "what was refused is as it was");
     assert_eq!(db.count("operations WHERE kind = 'capture'").await?, 1);
-    migrate(&owner, Direction::Up, None, false).await?;
+    migrate(&owner, UP).await?;
+    assert_eq!(db.store.check_schema().await?, Ok(()));
+    db.close().await
+}
+
+#[tokio::test]
+async fn data_is_lost_only_if_that_is_said() -> Result<()> {
+    let db = Db::new().await?;
+    claimed(&db.store, &new_payment(merchant(), "order-1"), "k").await?;
+    let owner = PgConnectOptions::from_str(db.database.owner_url())?;
+    for dry_run in [true, false] {
+        match migrate(&owner, Plan { dry_run, ..DOWN }).await {
+            Err(MigrateError::WouldLose { version, what }) => {
+                assert_eq!((version, what), (5, "the audit trail"));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(db.count("events").await?, 1);
+    assert!(status(&owner).await?.iter().all(|step| step.applied), "nothing was reverted");
+    assert!(migrate(&owner, Plan { lose_data: true, ..DOWN }).await.is_ok());
+    assert!(status(&owner).await?.iter().all(|step| !step.applied));
+    db.close().await
+}
+
+#[tokio::test]
+async fn a_migration_that_waits_for_a_lock_lets_others_pass_and_tries_again() -> Result<()> {
+    let db = Db::new().await?;
+    let owner = PgConnectOptions::from_str(db.database.owner_url())?;
+    let newer = status(&owner).await?.iter().filter(|step| step.version > 6).count();
+    migrate(&owner, Plan { steps: Some(newer), ..DOWN }).await?;
+    // somebody reads the table in a transaction that takes its time
+    let mut reader = db.owner.begin().await?;
+    sqlx::query("SELECT count(*) FROM operations").execute(&mut *reader).await?;
+    let waits = "SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let waiting = async || sqlx::query_scalar::<_, i64>(waits).fetch_one(&db.owner).await;
+    let until = async |count: i64| -> Result<()> {
+        while waiting().await? != count {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    };
+    let let_go = async {
+        until(1).await?;
+        // it gave up, and nobody stands behind it
+        until(0).await?;
+        until(1).await?;
+        anyhow::Ok(reader.commit().await?)
+    };
+    let (migrated, gone) = tokio::join!(migrate(&owner, UP), tokio::time::timeout(LEASE, let_go));
+    gone??;
+    assert_eq!(migrated?.len(), newer);
     assert_eq!(db.store.check_schema().await?, Ok(()));
     db.close().await
 }

@@ -22,7 +22,7 @@ use domain::provider::{Failure, IntentId};
 use domain::text::{MetadataKey, MetadataValue, PaymentMethod, Reference};
 use persistence::idempotency::{KeyState, StoredAnswer};
 use persistence::merchants::{NewKey, Scope};
-use persistence::migrate::{Direction, SchemaMismatch, migrate, status};
+use persistence::migrate::{Direction, MigrateError, Plan, SchemaMismatch, migrate, status};
 use persistence::operations::{Claim, Pause, Settlement};
 use persistence::payments::{Claimed, Filter};
 use persistence::{Store, StoreError};
@@ -582,29 +582,29 @@ async fn a_key_is_valid_until_it_expires_or_is_revoked() -> Result<()> {
     db.close().await
 }
 
+const UP: Plan = Plan { direction: Direction::Up, steps: None, dry_run: false, lose_data: false };
+const DOWN: Plan = Plan { direction: Direction::Down, ..UP };
+
 #[tokio::test]
 async fn migrations_go_up_down_and_up_again() -> Result<()> {
     let database = TestDatabase::empty().await?;
     let owner = PgConnectOptions::from_str(database.owner_url())?;
     let store = Store::open(owner.clone(), 1);
     assert_eq!(store.check_schema().await?, Err(SchemaMismatch::Empty));
-    let planned = migrate(&owner, Direction::Up, None, true).await?;
+    let planned = migrate(&owner, Plan { dry_run: true, ..UP }).await?;
     assert!(status(&owner).await?.iter().all(|step| !step.applied), "a dry run changes nothing");
     let count = planned.len();
 
     // two at once: one waits for the other, and finds nothing to do
-    let (one, two) = tokio::join!(
-        migrate(&owner, Direction::Up, None, false),
-        migrate(&owner, Direction::Up, None, false)
-    );
+    let (one, two) = tokio::join!(migrate(&owner, UP), migrate(&owner, UP));
     assert!(one.is_ok() && two.is_ok(), "{one:?} {two:?}");
     assert_eq!(store.check_schema().await?, Ok(()));
 
-    assert_eq!(migrate(&owner, Direction::Down, Some(1), false).await?.len(), 1);
+    assert_eq!(migrate(&owner, Plan { steps: Some(1), ..DOWN }).await?.len(), 1);
     assert!(matches!(store.check_schema().await?, Err(SchemaMismatch::Behind(_))));
-    assert_eq!(migrate(&owner, Direction::Down, None, false).await?.len(), count - 1);
+    assert_eq!(migrate(&owner, DOWN).await?.len(), count - 1);
     assert_eq!(store.check_schema().await?, Err(SchemaMismatch::Empty));
-    assert_eq!(migrate(&owner, Direction::Up, None, false).await?.len(), count);
+    assert_eq!(migrate(&owner, UP).await?.len(), count);
     assert_eq!(store.check_schema().await?, Ok(()));
     store.close().await;
     database.close().await
