@@ -60,6 +60,9 @@ pub enum OperationKind {
 }
 
 impl OperationKind {
+    /// The name of every kind there is.
+    pub const NAMES: [&str; 6] = ["charge", "capture", "cancel", "refund", "watch_payment", "watch_refund"];
+
     /// The name in the database.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -321,6 +324,7 @@ mod tests {
             OperationKind::WatchRefund(id),
         ] {
             assert_eq!(OperationKind::parse(kind.name(), kind.refund()), Some(kind));
+            assert!(OperationKind::NAMES.contains(&kind.name()));
         }
         assert_eq!(OperationKind::parse("refund", None), None);
         assert_eq!(OperationKind::parse("charge", Some(id)), None);

@@ -402,19 +402,20 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn due_operations(&self, limit: i64) -> Result<Vec<Due>, StoreError> {
-        // Two lists with an index each: of one list, thousands of watches after a night without a worker would be the
-        // oldest.
+        // While a release is rolled out, kinds that only the next one knows are left to it. Two lists, an index each: of
+        // one, thousands of watches after a night without a worker would be the oldest.
         let rows = sqlx::query!(
             r#"(SELECT merchant_id AS "merchant_id!", operation_id AS "operation_id!", lease_until AS "lease_until!"
                 FROM operations
-                WHERE settled_at IS NULL AND idempotency_key IS NOT NULL AND lease_until <= now()
+                WHERE settled_at IS NULL AND idempotency_key IS NOT NULL AND lease_until <= now() AND kind = ANY($2)
                 ORDER BY lease_until LIMIT $1)
                UNION ALL
                (SELECT merchant_id, operation_id, lease_until FROM operations
-                WHERE settled_at IS NULL AND idempotency_key IS NULL AND lease_until <= now()
+                WHERE settled_at IS NULL AND idempotency_key IS NULL AND lease_until <= now() AND kind = ANY($2)
                 ORDER BY lease_until LIMIT $1)
                LIMIT $1"#,
             limit,
+            &OperationKind::NAMES.map(str::to_owned),
         )
         .fetch_all(&self.pool)
         .await?;

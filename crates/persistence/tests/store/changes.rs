@@ -304,6 +304,22 @@ async fn what_was_asked_for_is_due_before_any_watch() -> Result<()> {
 }
 
 #[tokio::test]
+async fn work_of_a_release_to_come_is_left_to_it() -> Result<()> {
+    let db = Db::new().await?;
+    let payment = new_payment(merchant(), "order-1");
+    assert!(matches!(claim_for(&db.store, &payment, "k", Duration::ZERO).await?, Claimed::Ours(..)));
+    assert_eq!(db.store.due_operations(10).await?.len(), 1);
+    for statement in [
+        "ALTER TABLE operations DROP CONSTRAINT operations_kind_known",
+        "UPDATE operations SET kind = 'payout'",
+    ] {
+        sqlx::query(statement).execute(&db.owner).await?;
+    }
+    assert_eq!(db.store.due_operations(10).await?, []);
+    db.close().await
+}
+
+#[tokio::test]
 async fn the_audit_trail_is_read_in_order_and_page_by_page() -> Result<()> {
     let db = Db::new().await?;
     let payment = captured(&db).await?;
