@@ -7,6 +7,8 @@ use crate::support::{
 use anyhow::Result;
 use e2e::{Answer, World, WorldOptions, eventually, payment};
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const CAPTURE: &str = "POST /v1/payment_intents/*/capture";
 const CANCEL: &str = "POST /v1/payment_intents/*/cancel";
@@ -458,4 +460,33 @@ async fn the_audit_trail_names_who_asked_and_in_which_trace() -> Result<()> {
     assert_eq!(seen, events);
     assert_problem(&api.get(&format!("{path}/events?type=x")).await?, 422, "validation_failed");
     world.finish().await
+}
+
+#[tokio::test]
+async fn a_right_that_the_provider_key_lacks_stops_what_is_new() -> Result<()> {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (url, serving) = scripted_provider({
+        let asked = Arc::clone(&asked);
+        move |request, form| match request {
+            "POST /v1/payment_intents/pi_1/capture" => {
+                asked.fetch_add(1, Ordering::Relaxed);
+                (403, json!({ "error": { "type": "invalid_request_error", "message": "No such right." } }))
+            }
+            "GET /v1/payment_intents?limit=1" => (200, json!({ "data": [] })),
+            other => stubborn(other, form),
+        }
+    })
+    .await?;
+    let world = WorldOptions::default().set("PAYWRIGHT_SYNC_WAIT", "1s").provider(&url).start().await?;
+    let api = &world.api;
+    let path = held(api, "order-1").await?;
+    assert_eq!(api.post(&format!("{path}/capture"), "c1", &json!({})).await?.status, 202);
+    // although creates would be taken, and reads are
+    for times in [1, 3] {
+        eventually(SOON, "it was asked again", async || Ok(asked.load(Ordering::Relaxed) >= times)).await?;
+        let refused = api.create("new", &payment("new")).await?;
+        assert_problem(&refused, 503, "provider_misconfigured");
+    }
+    serving.abort();
+    world.stop().await
 }

@@ -46,7 +46,9 @@ async fn a_post_needs_one_key_that_is_one() -> Result<()> {
         }
         world.api.send(request).await
     };
-    assert_problem(&send(&[]).await?, 400, "idempotency_key_missing");
+    let missing = send(&[]).await?;
+    assert_problem(&missing, 400, "idempotency_key_missing");
+    assert_eq!(missing.errors().get("Idempotency-Key").map(String::as_str), Some("required"));
     let long = [b'k'; 256];
     let malformed: [&[u8]; 11] = [
         b"",

@@ -51,8 +51,12 @@ impl Answer {
     #[must_use]
     pub fn errors(&self) -> BTreeMap<String, String> {
         let body = self.json();
-        let place =
-            |error: &Value| error["pointer"].as_str().or(error["parameter"].as_str()).map(str::to_owned);
+        let place = |error: &Value| {
+            ["pointer", "parameter", "header"]
+                .iter()
+                .find_map(|place| error[place].as_str())
+                .map(str::to_owned)
+        };
         let errors = body["errors"].as_array().into_iter().flatten();
         errors
             .map(|error| {

@@ -29,7 +29,7 @@ pub struct Audit {
     pub wrong_sums: usize,
     /// Operations without an outcome.
     pub open: usize,
-    /// Payments whose events have a gap, or do not end where the payment stands.
+    /// Payments whose events have a gap, go back in time, or do not end where the payment stands.
     pub broken_trails: usize,
 }
 
@@ -118,6 +118,9 @@ impl Audit {
              ) e USING (merchant_id, payment_id)
              WHERE e.first IS DISTINCT FROM 1 OR e.events <> e.last OR e.last <> p.last_event
                 OR e.latest <> CASE p.status WHEN 'processing' THEN 'payment.created' ELSE 'payment.' || p.status END
+                OR EXISTS (SELECT FROM events a JOIN events b USING (merchant_id, payment_id)
+                           WHERE (a.merchant_id, a.payment_id) = (p.merchant_id, p.payment_id)
+                             AND b.sequence = a.sequence + 1 AND b.occurred_at < a.occurred_at)
                 OR e.refunds <> (SELECT count(*) FROM refunds r
                                  WHERE (r.merchant_id, r.payment_id) = (p.merchant_id, p.payment_id))",
         )

@@ -263,6 +263,8 @@ pub enum Place {
     Pointer(String),
     /// A query parameter.
     Parameter(String),
+    /// A header.
+    Header(&'static str),
 }
 
 /// One thing that is wrong with a request.
@@ -283,6 +285,7 @@ impl FieldError {
                 json!({ "pointer": pointer, "code": self.code, "detail": self.detail })
             }
             Place::Parameter(name) => json!({ "parameter": name, "code": self.code, "detail": self.detail }),
+            Place::Header(name) => json!({ "header": name, "code": self.code, "detail": self.detail }),
         }
     }
 }
@@ -367,6 +370,13 @@ impl Problem {
             detail: format!("must be at most {most}"),
         };
         Self { errors: vec![error], ..Self::new(code, detail) }
+    }
+
+    /// Something is wrong with a header.
+    #[must_use]
+    pub fn of_header(code: Code, name: &'static str, kind: &'static str, detail: &str) -> Self {
+        let error = FieldError { place: Place::Header(name), code: kind, detail: detail.to_owned() };
+        Self { errors: vec![error], ..Self::new(code, format!("The {name} header {detail}.")) }
     }
 
     /// Adds an extension member (RFC 9457, section 3.2).

@@ -153,9 +153,10 @@ impl App {
                 continue;
             }
             match self.provider.check_credentials().await {
-                Outcome::Settled(()) => self.credentials.accepted(),
+                Outcome::Settled(()) => self.credentials.asked(true),
                 Outcome::NotExecuted(NotExecuted::Misconfigured) => {
                     tracing::error!("the provider still does not take our credentials");
+                    self.credentials.asked(false);
                 }
                 Outcome::NotExecuted(_) | Outcome::Unknown(_) => {}
             }

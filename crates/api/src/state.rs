@@ -4,10 +4,13 @@ use crate::config::Service;
 use crate::metrics::{Exporter, Metrics};
 use crate::middleware::auth::KeyCache;
 use crate::middleware::rate_limit::RateLimit;
+use domain::operation::OperationKind;
 use domain::provider::Provider;
 use persistence::Store;
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -53,33 +56,91 @@ impl App {
     }
 }
 
-/// Whether the provider takes our credentials. While it does not, nothing new is begun; whatever call is answered ends
-/// that.
+/// Whether the provider takes our credentials: 401 or 403 says that it does not. While it does not, no new payment is
+/// begun.
+///
+/// A key may have the right to charge and not the right to capture. So a call that is answered well clears only what it is
+/// itself about, and the rest is cleared when nothing was refused for a while.
 #[derive(Debug, Default)]
-pub struct Credentials(AtomicBool);
+pub struct Credentials {
+    refused: Mutex<Refused>,
+    /// Whether anything was refused lately: what is asked for every payment, without the lock.
+    any: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Refused {
+    /// When a call for this kind of operation was refused last.
+    of: HashMap<&'static str, Instant>,
+    /// Whether even a call about nothing in particular was refused.
+    all: bool,
+}
+
+impl Refused {
+    /// Something was taken: if nothing at all was before, everything is again.
+    fn taken_again(&mut self) {
+        if std::mem::take(&mut self.all) {
+            self.of.clear();
+        }
+    }
+}
+
+/// An operation that is refused is tried again within this.
+const REFUSED_FOR: Duration = Duration::from_secs(20);
 
 impl Credentials {
-    /// The provider answered 401 or 403.
-    pub fn refused(&self) {
-        if !self.0.swap(true, Ordering::Relaxed) {
+    /// The provider answered 401 or 403 to a call for this kind of operation.
+    pub fn refused(&self, kind: OperationKind) {
+        self.lock().of.insert(kind.name(), Instant::now());
+        if !self.any.swap(true, Ordering::Relaxed) {
             tracing::error!(
+                operation = kind.name(),
                 "the provider does not take our credentials; new payments are refused until it does"
             );
         }
     }
 
-    /// The provider answered a request.
-    pub fn accepted(&self) {
+    /// The provider answered a call for this kind of operation.
+    pub fn accepted(&self, kind: OperationKind) {
         // reading first keeps the cache line shared: this is called for every payment
-        if self.are_refused() && self.0.swap(false, Ordering::Relaxed) {
-            tracing::info!("the provider takes our credentials again");
+        if self.are_refused() {
+            let mut refused = self.lock();
+            refused.of.remove(kind.name());
+            refused.taken_again();
+            drop(refused);
+            self.look();
         }
+    }
+
+    /// The provider was asked about nothing in particular, and took our credentials or not.
+    pub fn asked(&self, taken: bool) {
+        let mut refused = self.lock();
+        if taken {
+            refused.taken_again();
+        } else {
+            refused.all = true;
+        }
+        refused.of.retain(|_, last| last.elapsed() < REFUSED_FOR);
+        drop(refused);
+        self.look();
     }
 
     /// Whether new payments are to be refused.
     #[must_use]
     pub fn are_refused(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.any.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Refused> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look(&self) {
+        let refused = self.lock();
+        let any = refused.all || !refused.of.is_empty();
+        if self.any.swap(any, Ordering::Relaxed) && !any {
+            tracing::info!("the provider takes our credentials again");
+        }
     }
 }
 
@@ -141,5 +202,37 @@ impl Stop {
     /// Held while a request is under way.
     pub fn request_token(&self) -> TaskTrackerToken {
         self.requests.token()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_right_that_is_missing_is_not_hidden_by_those_that_are_there() {
+        let credentials = Credentials::default();
+        credentials.refused(OperationKind::Capture);
+        credentials.accepted(OperationKind::Charge);
+        credentials.asked(true);
+        assert!(credentials.are_refused());
+        credentials.accepted(OperationKind::Capture);
+        assert!(!credentials.are_refused());
+    }
+
+    #[test]
+    fn a_provider_that_took_nothing_and_takes_us_again_takes_everything() {
+        let credentials = Credentials::default();
+        credentials.refused(OperationKind::Charge);
+        credentials.refused(OperationKind::Capture);
+        credentials.asked(false);
+        assert!(credentials.are_refused());
+        credentials.asked(true);
+        assert!(!credentials.are_refused());
+        // or whoever is first to be answered
+        credentials.refused(OperationKind::Capture);
+        credentials.asked(false);
+        credentials.accepted(OperationKind::Charge);
+        assert!(!credentials.are_refused());
     }
 }

@@ -1,7 +1,7 @@
 //! Identifiers: UUIDv7 (RFC 9562, section 5.7), so that ids sort by creation time, in one type per meaning.
 
 use time::OffsetDateTime;
-use uuid::{NoContext, Timestamp, Uuid};
+use uuid::{Timestamp, Uuid};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -88,9 +88,13 @@ impl std::fmt::Display for TraceId {
     }
 }
 
+/// The 12 bits behind the milliseconds are their fraction (RFC 9562, section 6.2, method 3): ids of one millisecond sort by
+/// time as well.
 fn v7(at: OffsetDateTime) -> Uuid {
+    const MILLISECOND: u32 = 1_000_000;
     let seconds = u64::try_from(at.unix_timestamp()).unwrap_or(0);
-    Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, at.nanosecond()))
+    let fraction = u128::from(at.nanosecond() % MILLISECOND) * 4096 / u128::from(MILLISECOND);
+    Uuid::new_v7(Timestamp::from_unix_time(seconds, at.nanosecond(), fraction, 12))
 }
 
 /// The lowest UUIDv7 of the millisecond of `at`: where a range of ids by time begins.
@@ -111,7 +115,11 @@ mod tests {
         let earlier = PaymentId::at(now);
         let later = PaymentId::at(now + Duration::milliseconds(1));
         assert!(earlier < later);
-        assert_ne!(earlier, PaymentId::at(now), "two ids of one millisecond differ");
+        assert_ne!(earlier, PaymentId::at(now), "two ids of one instant differ");
+        for microseconds in 1..999 {
+            let before = PaymentId::at(now + Duration::microseconds(microseconds));
+            assert!(before < PaymentId::at(now + Duration::microseconds(microseconds + 1)), "{microseconds}");
+        }
     }
 
     #[test]

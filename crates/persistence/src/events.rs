@@ -19,7 +19,7 @@ pub struct RecordedEvent {
     pub sequence: i32,
     /// What happened: see [`domain::event::EventType`]. A release that was rolled back reads types it does not know.
     pub kind: String,
-    /// When, by the clock of the process that wrote it.
+    /// When, by the clock of the process that wrote it, and never before the event before it.
     pub occurred_at: OffsetDateTime,
     /// The trace of the request that asked for it.
     pub trace_id: TraceId,

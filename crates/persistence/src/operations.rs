@@ -190,11 +190,12 @@ impl Store {
                 FROM claimed
                 WHERE payments.merchant_id = $1 AND payments.payment_id = $3
                   AND status = $15 AND pending_operation IS NOT DISTINCT FROM $16
-                RETURNING last_event
+                RETURNING last_event, payments.updated_at
             ), recorded AS (
                 INSERT INTO events
                     (merchant_id, payment_id, sequence, event_id, type, occurred_at, trace_id, actor, data)
-                SELECT $1, $3, moved.last_event, $17, $18, $14, $7, $6, $19 FROM claimed LEFT JOIN moved ON true
+                SELECT $1, $3, moved.last_event, $17, $18, moved.updated_at, $7, $6, $19
+                FROM claimed LEFT JOIN moved ON true
             )",
             step.to().pending().map(PendingOperation::name),
             pending_amount(step),
@@ -237,15 +238,17 @@ impl Store {
                         SET status = $9, pending_operation = $10, pending_amount = $11, amount_captured = $12,
                             live_reference = CASE WHEN $13 THEN NULL ELSE live_reference END,
                             failure_code = $14, failure_message = $15, failure_decline_code = $16,
-                            redirect_url = $17, intent_id = $18, updated_at = $19, last_event = last_event + 1
+                            redirect_url = $17, intent_id = $18, updated_at = GREATEST(updated_at, $19),
+                            last_event = last_event + 1
                         FROM settled
                         WHERE payments.merchant_id = $1 AND payments.payment_id = settled.payment_id
                           AND status = $7 AND pending_operation IS NOT DISTINCT FROM $8
-                        RETURNING last_event
+                        RETURNING last_event, payments.updated_at
                     )" + $more + "
                     INSERT INTO events
                         (merchant_id, payment_id, sequence, event_id, type, occurred_at, trace_id, actor, data)
-                    SELECT $1, settled.payment_id, moved.last_event, $20, $21, $19, settled.trace_id, $22, $23
+                    SELECT $1, settled.payment_id, moved.last_event, $20, $21, moved.updated_at, settled.trace_id,
+                           $22, $23
                     FROM settled LEFT JOIN moved ON true",
                     operation.merchant_id.0,
                     operation.id.0,
@@ -377,11 +380,11 @@ impl Store {
             ), counted AS (
                 UPDATE payments SET last_event = last_event + 1 FROM noted
                 WHERE payments.merchant_id = $1 AND payments.payment_id = noted.payment_id
-                RETURNING last_event
+                RETURNING last_event, GREATEST(payments.updated_at, $6) AS at
             )
             INSERT INTO events
                 (merchant_id, payment_id, sequence, event_id, type, occurred_at, trace_id, actor, data)
-            SELECT $1, noted.payment_id, counted.last_event, $4, $5, $6, noted.trace_id, noted.actor, $7
+            SELECT $1, noted.payment_id, counted.last_event, $4, $5, counted.at, noted.trace_id, noted.actor, $7
             FROM noted LEFT JOIN counted ON true",
             operation.merchant_id.0,
             operation.id.0,

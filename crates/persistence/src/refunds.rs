@@ -71,7 +71,7 @@ impl Store {
                 FROM claimed
                 WHERE payments.merchant_id = $1 AND payments.payment_id = $3
                   AND status = 'captured' AND amount_refunded + $12 <= amount_captured
-                RETURNING last_event
+                RETURNING last_event, payments.updated_at
             ), created AS (
                 INSERT INTO refunds
                     (merchant_id, refund_id, payment_id, amount, reason, metadata, status, created_at, updated_at)
@@ -79,7 +79,7 @@ impl Store {
             ), recorded AS (
                 INSERT INTO events
                     (merchant_id, payment_id, sequence, event_id, type, occurred_at, trace_id, actor, data)
-                SELECT $1, $3, reserved.last_event, $17, $18, $13, $7, $6, $19
+                SELECT $1, $3, reserved.last_event, $17, $18, reserved.updated_at, $7, $6, $19
                 FROM claimed LEFT JOIN reserved ON true
             )",
             refund.money.amount().get(),
@@ -127,7 +127,7 @@ impl Store {
                     updated_at = GREATEST(updated_at, $13), last_event = last_event + 1
                 FROM settled, ended
                 WHERE payments.merchant_id = $1 AND payments.payment_id = settled.payment_id
-                RETURNING last_event
+                RETURNING last_event, payments.updated_at
             ), watched AS (
                 INSERT INTO operations
                     (merchant_id, operation_id, payment_id, refund_id, kind, actor, trace_id, lease_until)
@@ -137,7 +137,7 @@ impl Store {
             )
             INSERT INTO events
                 (merchant_id, payment_id, sequence, event_id, type, occurred_at, trace_id, actor, data)
-            SELECT $1, settled.payment_id, counted.last_event, $14, $15, $13, settled.trace_id, $16, $17
+            SELECT $1, settled.payment_id, counted.last_event, $14, $15, counted.updated_at, settled.trace_id, $16, $17
             FROM settled LEFT JOIN counted ON true",
             operation.merchant_id.0,
             operation.id.0,

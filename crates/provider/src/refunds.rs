@@ -13,7 +13,7 @@ const REFUND: &str = "refunds/{id}";
 impl Client {
     pub(crate) async fn create_refund(&self, order: &RefundOrder, lease: &Lease) -> Outcome<FoundRefund> {
         match self.post::<Refund>(REFUNDS, new_refund(order), Some(order.operation_id), lease).await {
-            Reply::Object(refund) => refund.into_found(order),
+            Reply::Object(refund) => refund.into_found(order, None),
             Reply::Refused(Meaning::Declined, error) => {
                 Outcome::Settled(FoundRefund::Failed(None, error.into_decline()))
             }
@@ -36,7 +36,7 @@ impl Client {
     ) -> Outcome<Option<FoundRefund>> {
         if let Some(object) = object {
             let reply = self.get::<Refund>(Endpoint::one(REFUND, object.as_str()), Vec::new()).await;
-            return read(reply, |refund| refund.into_found(order).map(Some));
+            return read(reply, |refund| refund.into_found(order, Some(object)).map(Some));
         }
         let mut after: Option<String> = None;
         loop {
@@ -56,7 +56,7 @@ impl Client {
             after = page.data.last().map(|refund| refund.id.clone());
             let theirs = page.data.into_iter().find(|refund| refund.is_of(order));
             if let Some(refund) = theirs {
-                return refund.into_found(order).map(Some);
+                return refund.into_found(order, None).map(Some);
             }
             if after.is_none() || !page.has_more {
                 return Outcome::Settled(None);

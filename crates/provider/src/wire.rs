@@ -162,6 +162,8 @@ pub(crate) struct Expected<'a> {
     payment_id: PaymentId,
     /// The operation that created it, where that is known.
     operation_id: Option<OperationId>,
+    /// Its id, where that is known.
+    intent: Option<&'a IntentId>,
     money: &'a Money,
     capture: CaptureMethod,
     /// What was just asked to be captured.
@@ -174,6 +176,7 @@ impl<'a> Expected<'a> {
             merchant_id: charge.merchant_id,
             payment_id: charge.payment_id,
             operation_id: Some(charge.operation_id),
+            intent: None,
             money: &charge.money,
             capture: charge.capture,
             captured: None,
@@ -185,6 +188,7 @@ impl<'a> Expected<'a> {
             merchant_id: target.merchant_id,
             payment_id: target.payment_id,
             operation_id: None,
+            intent: Some(&target.intent),
             money: &target.money,
             capture: target.capture,
             captured: None,
@@ -275,6 +279,7 @@ impl Intent {
         let held = self.amount_capturable.is_none_or(|held| held == amount);
         first_wrong([
             ("object", self.object == "payment_intent"),
+            ("id", expected.intent.is_none_or(|intent| self.id == intent.as_str())),
             ("merchant_id", names("merchant_id", expected.merchant_id.to_string())),
             ("payment_id", names("payment_id", expected.payment_id.to_string())),
             ("operation_id", expected.operation_id.is_none_or(|id| names("operation_id", id.to_string()))),
@@ -292,12 +297,17 @@ impl Refund {
         self.metadata.get("refund_id") == Some(&order.refund_id.to_string())
     }
 
-    /// What became of it, if it is the refund at all.
-    pub(crate) fn into_found(self, order: &RefundOrder) -> Outcome<FoundRefund> {
+    /// What became of it, if it is the refund at all: `known` is its id, once that is.
+    pub(crate) fn into_found(
+        self,
+        order: &RefundOrder,
+        known: Option<&RefundObjectId>,
+    ) -> Outcome<FoundRefund> {
         let Some(id) = RefundObjectId::parse(&self.id) else { return Outcome::Unknown(Unknown::Unreadable) };
         let names = |key: &str, id: String| self.metadata.get(key) == Some(&id);
         let wrong = first_wrong([
             ("object", self.object == "refund"),
+            ("id", known.is_none_or(|known| self.id == known.as_str())),
             ("merchant_id", names("merchant_id", order.merchant_id.to_string())),
             ("payment_id", names("payment_id", order.payment_id.to_string())),
             ("refund_id", self.is_of(order)),

@@ -568,6 +568,29 @@ async fn a_refund_that_is_not_ours_is_contradicted() {
 }
 
 #[tokio::test]
+async fn an_object_of_another_id_is_contradicted() {
+    let charge = manual();
+    let key = OperationId::at(OffsetDateTime::UNIX_EPOCH);
+    let other = with(intent(&charge, "succeeded"), "id", json!("pi_other"));
+    for verb in ["retrieve", "capture", "cancel"] {
+        let client = Stub::answering("200 OK", other.clone()).await.client();
+        let (target, lease) = (target(&charge), lease());
+        let found = match verb {
+            "retrieve" => client.retrieve(&target).await,
+            "capture" => client.capture(&target, charge.money.amount(), key, &lease).await,
+            _ => client.cancel(&target, Some(key), &lease).await,
+        };
+        assert!(matches!(found, Outcome::Unknown(Unknown::Contradicted(c)) if c.field == "id"), "{verb}");
+    }
+    let order = order();
+    let other = with(refund(&order, "succeeded"), "id", json!("re_other"));
+    let known = RefundObjectId::parse("re_1").unwrap();
+    let found =
+        Stub::answering("200 OK", other).await.client().find_refund(&order, Some(&known), &lease()).await;
+    assert!(matches!(found, Outcome::Unknown(Unknown::Contradicted(c)) if c.field == "id"));
+}
+
+#[tokio::test]
 async fn a_refund_is_found_among_those_of_its_intent() {
     let order = order();
     let mut other = refund(&order, "succeeded");

@@ -99,12 +99,12 @@ impl Attempt<'_> {
     pub(super) fn settled<T>(&self, outcome: Outcome<T>) -> Result<T, Open> {
         match outcome {
             Outcome::Settled(value) => {
-                self.app.credentials.accepted();
+                self.app.credentials.accepted(self.operation.kind);
                 Ok(value)
             }
             Outcome::NotExecuted(why) => Err(Open::new(match why {
                 NotExecuted::Misconfigured => {
-                    self.app.credentials.refused();
+                    self.app.credentials.refused(self.operation.kind);
                     Why::Again
                 }
                 NotExecuted::Unreachable | NotExecuted::Throttled => Why::Again,

@@ -128,17 +128,18 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
 
 fn idempotency_key(headers: &HeaderMap) -> Result<IdempotencyKey, Problem> {
     const NAME: HeaderName = HeaderName::from_static("idempotency-key");
+    let refused = |code, kind, detail: &str| Problem::of_header(code, "Idempotency-Key", kind, detail);
     let mut lines = headers.get_all(&NAME).iter();
     match (lines.next(), lines.next()) {
-        (None, _) => Err(Problem::new(
+        (None, _) => Err(refused(
             Code::IdempotencyKeyMissing,
-            "Send an Idempotency-Key header with a value of your own, such as a UUID, and the same one when you try again.",
+            "required",
+            "must have a value of your own, such as a UUID, and the same one when you try again",
         )),
         (Some(_), Some(_)) => {
-            Err(Problem::new(Code::IdempotencyKeyInvalid, "Send one Idempotency-Key header only."))
+            Err(refused(Code::IdempotencyKeyInvalid, "unsupported", "must not be repeated"))
         }
-        (Some(line), None) => IdempotencyKey::parse(line.as_bytes()).map_err(|error| {
-            Problem::new(Code::IdempotencyKeyInvalid, format!("The Idempotency-Key header {error}."))
-        }),
+        (Some(line), None) => IdempotencyKey::parse(line.as_bytes())
+            .map_err(|error| refused(Code::IdempotencyKeyInvalid, "unsupported", &error.to_string())),
     }
 }

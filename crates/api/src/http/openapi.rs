@@ -340,10 +340,11 @@ fn field_error() -> Value {
         "properties": {
             "pointer": text("A JSON pointer (RFC 6901) into the body."),
             "parameter": text("A query parameter."),
+            "header": text("A header."),
             "code": schema::field_code(),
             "detail": text("What to do about it. Never the value."),
         },
-        "oneOf": [{ "required": ["pointer"] }, { "required": ["parameter"] }],
+        "oneOf": [{ "required": ["pointer"] }, { "required": ["parameter"] }, { "required": ["header"] }],
     })
 }
 
@@ -374,7 +375,11 @@ fn code_schema(code: Code) -> Value {
         "code": { "const": code.name() },
     });
     let more = match code {
-        Code::ValidationFailed | Code::CaptureAmountTooLarge | Code::RefundAmountTooLarge => vec!["errors"],
+        Code::ValidationFailed
+        | Code::CaptureAmountTooLarge
+        | Code::RefundAmountTooLarge
+        | Code::IdempotencyKeyMissing
+        | Code::IdempotencyKeyInvalid => vec!["errors"],
         Code::PaymentDeclined => {
             properties["payment"] = reference("schemas", "Payment");
             properties["failure"] = reference("schemas", "Failure");

@@ -27,6 +27,15 @@ pub(super) fn problem(code: Code) -> Value {
             },
         ]),
         Code::CaptureAmountTooLarge | Code::RefundAmountTooLarge => Problem::too_large(code, 1500),
+        Code::IdempotencyKeyMissing => Problem::of_header(
+            code,
+            "Idempotency-Key",
+            "required",
+            "must have a value of your own, such as a UUID, and the same one when you try again",
+        ),
+        Code::IdempotencyKeyInvalid => {
+            Problem::of_header(code, "Idempotency-Key", "unsupported", "must not be repeated")
+        }
         Code::PaymentDeclined => Problem::new(code, "Your card was declined.")
             .with("payment", declined_payment(PAYMENT))
             .with("failure", failure()),
