@@ -5,6 +5,7 @@ mod clients;
 mod coverage;
 mod crash;
 mod deadlines;
+mod documents;
 mod hang_up;
 mod idempotency;
 mod interop;
