@@ -7,8 +7,8 @@ use crate::support::{
 use anyhow::Result;
 use e2e::{Answer, World, WorldOptions, eventually, payment};
 use serde_json::{Value, json};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 const CAPTURE: &str = "POST /v1/payment_intents/*/capture";
 const CANCEL: &str = "POST /v1/payment_intents/*/cancel";
@@ -487,6 +487,39 @@ async fn a_right_that_the_provider_key_lacks_stops_what_is_new() -> Result<()> {
         let refused = api.create("new", &payment("new")).await?;
         assert_problem(&refused, 503, "provider_misconfigured");
     }
+    serving.abort();
+    world.stop().await
+}
+
+#[tokio::test]
+async fn what_is_refused_for_a_state_that_has_passed_does_not_stay_open() -> Result<()> {
+    // captures nothing, as if it had been at something else, and then has the payment as it was
+    let held_for = Arc::new(Mutex::new(Value::Null));
+    let (url, serving) = scripted_provider({
+        let held_for = Arc::clone(&held_for);
+        move |request, form| match request {
+            "POST /v1/payment_intents/pi_1/capture" => {
+                let code = "payment_intent_unexpected_state";
+                (
+                    400,
+                    json!({ "error": { "type": "invalid_request_error", "code": code, "message": "Busy." } }),
+                )
+            }
+            "GET /v1/payment_intents/pi_1" => (200, held_for.lock().expect("a value").clone()),
+            other => {
+                let (status, body) = stubborn(other, form);
+                *held_for.lock().expect("a value") = body.clone();
+                (status, body)
+            }
+        }
+    })
+    .await?;
+    let world = WorldOptions::default().provider(&url).start().await?;
+    let path = held(&world.api, "order-1").await?;
+    let answer = world.api.post(&format!("{path}/capture"), "c1", &json!({})).await?;
+    assert_problem(&answer, 402, "payment_declined");
+    assert_eq!(answer.json()["failure"]["code"], "provider_rejected");
+    assert_eq!(world.api.get(&path).await?.json()["status"], "authorized");
     serving.abort();
     world.stop().await
 }

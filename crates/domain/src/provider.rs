@@ -247,6 +247,15 @@ impl Failure {
         )
     }
 
+    /// The provider refused a capture or cancel for the payment's state, and then had it in a state that allows it.
+    #[must_use]
+    pub fn refused_for_now() -> Self {
+        Self::ours(
+            "provider_rejected",
+            "The payment provider did not take the request at that moment. Nothing changed; ask again with a new key.",
+        )
+    }
+
     /// The bank could not place the money, for a reason that the provider names.
     #[must_use]
     pub fn refund_failed(reason: Option<String>) -> Self {

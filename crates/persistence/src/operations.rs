@@ -378,9 +378,9 @@ impl Store {
                   AND contradicted_at IS NULL
                 RETURNING payment_id, actor, trace_id
             ), counted AS (
-                UPDATE payments SET last_event = last_event + 1 FROM noted
+                UPDATE payments SET last_event = last_event + 1, updated_at = GREATEST(updated_at, $6) FROM noted
                 WHERE payments.merchant_id = $1 AND payments.payment_id = noted.payment_id
-                RETURNING last_event, GREATEST(payments.updated_at, $6) AS at
+                RETURNING last_event, payments.updated_at AS at
             )
             INSERT INTO events
                 (merchant_id, payment_id, sequence, event_id, type, occurred_at, trace_id, actor, data)
@@ -408,15 +408,16 @@ impl Store {
         // While a release is rolled out, kinds that only the next one knows are left to it. Two lists, an index each: of
         // one, thousands of watches after a night without a worker would be the oldest.
         let rows = sqlx::query!(
-            r#"(SELECT merchant_id AS "merchant_id!", operation_id AS "operation_id!", lease_until AS "lease_until!"
+            r#"(SELECT 1 AS turn, merchant_id AS "merchant_id!", operation_id AS "operation_id!",
+                    lease_until AS "lease_until!"
                 FROM operations
                 WHERE settled_at IS NULL AND idempotency_key IS NOT NULL AND lease_until <= now() AND kind = ANY($2)
                 ORDER BY lease_until LIMIT $1)
                UNION ALL
-               (SELECT merchant_id, operation_id, lease_until FROM operations
+               (SELECT 2, merchant_id, operation_id, lease_until FROM operations
                 WHERE settled_at IS NULL AND idempotency_key IS NULL AND lease_until <= now() AND kind = ANY($2)
                 ORDER BY lease_until LIMIT $1)
-               LIMIT $1"#,
+               ORDER BY turn, "lease_until!" LIMIT $1"#,
             limit,
             &OperationKind::NAMES.map(str::to_owned),
         )

@@ -1,10 +1,10 @@
 //! The steps of a capture and of a cancel at the provider. Who of the two was first is decided by our own row; what
 //! happened at the provider meanwhile, an authorisation that expired, say, is decided by the provider.
 
-use crate::app::operations::{Attempt, Open, PaymentEnds, Verdict, Why};
+use crate::app::operations::{Attempt, PaymentEnds, Verdict};
 use domain::operation::looks_first;
 use domain::payment::{Change, PendingOperation};
-use domain::provider::{Found, Outcome, Target};
+use domain::provider::{Failure, Found, Outcome, Target};
 
 /// Captures or cancels, or finds that it is done.
 pub(super) async fn take_step(attempt: &Attempt<'_>, asked: PendingOperation, target: &Target) -> Verdict {
@@ -33,17 +33,19 @@ fn conclude(attempt: &Attempt<'_>, asked: PendingOperation, outcome: Outcome<Fou
         Found::Captured(_, amount) => ends(Change::Captured(amount)),
         Found::Canceled(_) => ends(Change::Canceled),
         // the answer to our request, not a state of the intent: nothing changed there
-        Found::Declined(None, failure) | Found::Rejected(failure) => {
-            let change = match asked {
-                PendingOperation::Capture(_) => Change::CaptureFailed,
-                PendingOperation::Cancel => Change::CancelFailed,
-            };
-            Verdict::Payment(PaymentEnds { failure: Some(failure), ..PaymentEnds::by(change) })
-        }
-        // refused for its state, and now in a state that allows it: somebody else was in between
+        Found::Declined(None, failure) | Found::Rejected(failure) => refused(asked, failure),
+        // Refused for its state, which allows it by now. The refusal stands for our key; a new request may be taken.
         Found::Authorized(_)
         | Found::RequiresAction(..)
         | Found::Unconfirmed(_)
-        | Found::Declined(Some(_), _) => Verdict::Open(Open::new(Why::Again)),
+        | Found::Declined(Some(_), _) => refused(asked, Failure::refused_for_now()),
     }
+}
+
+fn refused(asked: PendingOperation, failure: Failure) -> Verdict {
+    let change = match asked {
+        PendingOperation::Capture(_) => Change::CaptureFailed,
+        PendingOperation::Cancel => Change::CancelFailed,
+    };
+    Verdict::Payment(PaymentEnds { failure: Some(failure), ..PaymentEnds::by(change) })
 }
