@@ -20,4 +20,5 @@ mod requires_action;
 mod schemathesis;
 mod support;
 mod takes_a_payment;
+mod traces;
 mod validation;

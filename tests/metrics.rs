@@ -64,10 +64,10 @@ async fn requests_operations_keys_and_calls_are_counted() -> Result<()> {
         let labels = [("url_template", template), ("payments_provider_outcome", outcome)];
         value(&text, "http_client_request_duration_seconds_count", &labels)
     };
-    assert_eq!(calls("payment_intents", "object"), Some(1.0));
-    assert_eq!(calls("payment_intents", "declined"), Some(1.0));
-    assert_eq!(calls("refunds", "throttled"), Some(1.0));
-    assert_eq!(calls("refunds", "object"), Some(1.0));
+    assert_eq!(calls("/v1/payment_intents", "object"), Some(1.0));
+    assert_eq!(calls("/v1/payment_intents", "declined"), Some(1.0));
+    assert_eq!(calls("/v1/refunds", "throttled"), Some(1.0));
+    assert_eq!(calls("/v1/refunds", "object"), Some(1.0));
     let pool = [("db_client_connection_pool_name", "payments")];
     assert_eq!(value(&text, "db_client_connection_max", &pool), Some(20.0));
     assert!(value(&text, "db_client_connection_count", &pool) >= Some(1.0), "{text}");

@@ -302,6 +302,7 @@ pub(crate) fn has_programs(programs: &[&str]) -> Result<bool> {
 /// The Python that `make ci` makes under `target/`, if it has the module.
 pub(crate) fn python_with(module: &str) -> Result<Option<PathBuf>> {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/python/bin/python");
-    let imports = succeeds(std::process::Command::new(&python).args(["-c", &format!("import {module}")]));
+    let imports =
+        succeeds(std::process::Command::new(&python).args(["-I", "-c", &format!("import {module}")]));
     Ok(is_there(&format!("Python module {module}"), imports)?.then_some(python))
 }

@@ -6,6 +6,7 @@ mod bench;
 mod duels;
 mod hangups;
 mod kills;
+mod migrations;
 mod pages;
 mod race;
 mod refunds;
@@ -27,6 +28,7 @@ enum Drill {
     Duels(duels::Options),
     Hangups(hangups::Options),
     Kills(kills::Options),
+    Migrations(migrations::Options),
     Pages(pages::Options),
     Race(race::Options),
     Refunds(refunds::Options),
@@ -40,6 +42,7 @@ async fn main() -> Result<()> {
         Drill::Duels(options) => duels::run(options).await,
         Drill::Hangups(options) => hangups::run(options).await,
         Drill::Kills(options) => kills::run(options).await,
+        Drill::Migrations(options) => migrations::run(options).await,
         Drill::Pages(options) => pages::run(options).await,
         Drill::Race(options) => race::run(options).await,
         Drill::Refunds(options) => refunds::run(options).await,

@@ -7,6 +7,7 @@
 mod api;
 mod audit;
 mod client;
+mod collector;
 mod duel;
 mod figures;
 mod programs;
@@ -21,6 +22,7 @@ mod world;
 pub use api::{Answer, Api, payment};
 pub use audit::Audit;
 pub use client::Client;
+pub use collector::Collector;
 pub use duel::duel;
 pub use figures::Figures;
 pub use programs::{Profile, programs};

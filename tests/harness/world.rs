@@ -78,7 +78,7 @@ impl WorldOptions {
             http: http.clone(),
         };
         let simulator = Simulator::at(stack.simulator_url(), http);
-        Ok(World { api, simulator, stack, pool, database, profile, _data: data })
+        Ok(World { api, simulator, stack, pool, database, profile, data })
     }
 }
 
@@ -95,7 +95,7 @@ pub struct World {
     /// The database's URLs.
     pub database: TestDatabase,
     profile: Profile,
-    _data: TempDir,
+    data: TempDir,
 }
 
 impl World {
@@ -113,6 +113,15 @@ impl World {
     /// There is no such service.
     pub fn api_of(&self, service: usize) -> Result<Api> {
         Ok(self.api.at(self.stack.api_url(service)?))
+    }
+
+    /// What a service has logged.
+    ///
+    /// # Errors
+    /// It has no log.
+    pub fn log(&self, service: usize) -> Result<String> {
+        let path = self.data.path().join("logs").join(format!("service-{service}.log"));
+        std::fs::read_to_string(&path).with_context(|| path.display().to_string())
     }
 
     /// All services, as the merchant sees them.

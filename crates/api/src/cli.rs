@@ -1,18 +1,18 @@
 //! The command line.
 
 use crate::app::merchants::{self, CreateKeyError};
-use crate::config::{ConfigError, SETTINGS, Source};
+use crate::config::{ConfigError, Database, Listeners, ProviderApi, SETTINGS, Service, Source};
 use crate::http::openapi;
-use crate::metrics::Exporter;
 use crate::server::{Parts, Sockets, run as run_server};
 use crate::state::App;
-use crate::telemetry;
+use crate::telemetry::Telemetry;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::id::{KeyId, MerchantId};
 use domain::text::PersonName;
 use persistence::merchants::Scope;
 use persistence::migrate::{self, Direction, Plan, Step};
 use persistence::{Store, StoreError};
+use prometheus::Registry;
 use serde_json::json;
 use std::fmt::Display;
 use std::io::{Read, Write};
@@ -23,8 +23,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::runtime::Runtime;
 use uuid::Uuid;
 
+/// What still runs when the service has stopped, a name that is looked up, say, is not waited for longer.
+const LEFTOVERS: Duration = Duration::from_millis(500);
 /// How long `healthcheck` waits.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -183,9 +186,10 @@ fn parse_time(text: &str) -> Result<OffsetDateTime, &'static str> {
 fn settings_help() -> String {
     let mut text =
         "Settings, from the environment or --config; any may come from a file by NAME_FILE:\n".to_owned();
+    let width = SETTINGS.iter().map(|setting| setting.name.len()).max().unwrap_or_default();
     for setting in &SETTINGS {
         let default = setting.default.map(|value| format!(" [{value}]")).unwrap_or_default();
-        text.push_str(&format!("  {:<34} {}{default}\n", setting.name, setting.help));
+        text.push_str(&format!("  {:<width$} {}{default}\n", setting.name, setting.help));
     }
     text
 }
@@ -248,24 +252,24 @@ fn execute(cli: Cli) -> Result<ExitCode, Failure> {
     }
     let source = Source::open(cli.config.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
+    match cli.command {
+        Command::Serve { no_worker } => {
+            return serve(&source, runtime, Parts { http: true, worker: !no_worker });
+        }
+        Command::Worker => return serve(&source, runtime, Parts { http: false, worker: true }),
+        _ => {}
+    }
     // a pool starts its upkeep where it is made
     let _context = runtime.enter();
     match cli.command {
-        Command::Serve { no_worker } => {
-            let parts = Parts { http: true, worker: !no_worker };
-            runtime.block_on(serve(&source, parts))?;
-        }
-        Command::Worker => {
-            runtime.block_on(serve(&source, Parts { http: false, worker: true }))?;
-        }
         Command::Migrate(command) => runtime.block_on(migrate(&source, command))?,
         Command::Merchant(Merchant::Create { name, json }) => {
             runtime.block_on(create_merchant(&store(&source)?, &name, json))?;
         }
         Command::Key(command) => return runtime.block_on(manage_keys(&store(&source)?, command)),
         Command::Healthcheck => return healthcheck(&source),
-        // needs no settings, and is answered before they are read
-        Command::Openapi => {}
+        // answered above
+        Command::Openapi | Command::Serve { .. } | Command::Worker => {}
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -275,22 +279,43 @@ fn store(source: &Source) -> Result<Store, Failure> {
     Ok(Store::open(database.options, 1))
 }
 
-async fn serve(source: &Source, parts: Parts) -> Result<(), Failure> {
-    let database = source.database()?;
-    let provider = source.provider()?;
-    let service = source.service(&provider)?;
-    let listeners = source.listeners()?;
-    telemetry::init(source.log_format()?);
-    // before anything that measures is made
-    let metrics = Exporter::start().map_err(failed)?;
+/// Runs the service in `runtime`. Telemetry begins before it and ends after it.
+fn serve(source: &Source, runtime: Runtime, parts: Parts) -> Result<ExitCode, Failure> {
+    let settings = Settings::read(source)?;
+    let telemetry = Telemetry::start(source.log_format()?, &source.otlp()?).map_err(wrong)?;
+    let served = runtime.block_on(run_service(settings, parts, telemetry.registry()));
+    runtime.shutdown_timeout(LEFTOVERS);
+    telemetry.stop();
+    served.map(|()| ExitCode::SUCCESS)
+}
+
+/// What the service needs to know before it starts.
+struct Settings {
+    database: Database,
+    provider: ProviderApi,
+    service: Service,
+    listeners: Listeners,
+}
+
+impl Settings {
+    fn read(source: &Source) -> Result<Self, ConfigError> {
+        let provider = source.provider()?;
+        let service = source.service(&provider)?;
+        Ok(Self { database: source.database()?, provider, service, listeners: source.listeners()? })
+    }
+}
+
+async fn run_service(settings: Settings, parts: Parts, registry: Registry) -> Result<(), Failure> {
+    let Settings { database, provider, service, listeners } = settings;
     let client = provider::Client::new(&provider.url, provider.api_key, provider.timeout).map_err(failed)?;
     let sockets = Sockets::bind(listeners, parts)
         .await
         .map_err(|(name, address, error)| wrong(format!("{name}: cannot listen on {address}: {error}")))?;
     let shutdown = terminated()?;
     let store = Store::open(database.options, database.connections);
-    let app = App::new(store, Arc::new(client), service, metrics);
-    tracing::info!(public = %listeners.public, operations = %listeners.operations, ?parts, "started");
+    let app = App::new(store, Arc::new(client), service, registry);
+    let public = parts.http.then(|| tracing::field::display(listeners.public));
+    tracing::info!(public, operations = %listeners.operations, worker = parts.worker, "started");
     run_server(Arc::new(app), sockets, parts, shutdown).await;
     Ok(())
 }

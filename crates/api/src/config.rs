@@ -36,9 +36,10 @@ const fn setting(
 }
 
 const PREFIX: &str = "PAYWRIGHT_";
+const OTLP: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 22] = [
+pub const SETTINGS: [Setting; 23] = [
     setting(
         "DATABASE_URL",
         None,
@@ -115,7 +116,13 @@ pub const SETTINGS: [Setting; 22] = [
     setting("PAYWRIGHT_SHUTDOWN_GRACE", Some("0s"), "keeps serving so long while unready", "5s"),
     setting("PAYWRIGHT_SHUTDOWN_TIMEOUT", Some("10s"), "then finishes what runs, at most so long", "10s"),
     setting("PAYWRIGHT_LOG_FORMAT", None, "json or text (json, on a terminal text)", "json"),
-    setting("RUST_LOG", Some("info"), "what is logged", "info,persistence=debug"),
+    setting(
+        OTLP,
+        None,
+        "where traces and metrics are sent, by OTLP over HTTP (nowhere); the other OTEL_ variables are the standard's",
+        "http://127.0.0.1:4318",
+    ),
+    setting("RUST_LOG", Some("info,opentelemetry=warn"), "what is logged", "info,persistence=debug"),
 ];
 
 /// A setting is missing or wrong.
@@ -134,6 +141,15 @@ pub enum LogFormat {
     Json,
     /// For people.
     Text,
+}
+
+/// Where telemetry is sent; `None`: nowhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Otlp {
+    /// The whole URL for traces.
+    pub traces: Option<String>,
+    /// The whole URL for metrics.
+    pub metrics: Option<String>,
 }
 
 /// The database.
@@ -246,6 +262,56 @@ impl Source {
             "text" => Ok(LogFormat::Text),
             _ => Err("must be json or text"),
         })
+    }
+
+    /// Where telemetry is sent, by the standard's variables (OpenTelemetry, "Environment Variable Specification" and
+    /// "OTLP Exporter Configuration").
+    ///
+    /// # Errors
+    /// An endpoint that is no URL; a protocol or an exporter that this program does not have.
+    pub fn otlp(&self) -> Result<Otlp, ConfigError> {
+        let disabled =
+            self.standard("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let endpoint = |signal: &str, path: &str| {
+            let exporters = self.standard(&format!("OTEL_{signal}_EXPORTER"));
+            let exporters = exporters.unwrap_or_else(|| "otlp".to_owned());
+            if disabled || !exporters.split(',').any(|name| name.trim() == "otlp") {
+                return Ok(None);
+            }
+            let own = format!("OTEL_EXPORTER_OTLP_{signal}_ENDPOINT");
+            let url = match self.standard(&own) {
+                Some(url) => {
+                    otlp_url(&url).map(|url| Some(url.to_string())).map_err(|problem| ConfigError {
+                        name: own,
+                        problem: problem.to_owned(),
+                        example: "http://127.0.0.1:4318/v1/traces",
+                    })?
+                }
+                None => self
+                    .read(OTLP, otlp_url)?
+                    .map(|url| format!("{}/v1/{path}", url.as_str().trim_end_matches('/'))),
+            };
+            for name in
+                [format!("OTEL_EXPORTER_OTLP_{signal}_PROTOCOL"), "OTEL_EXPORTER_OTLP_PROTOCOL".to_owned()]
+            {
+                match self.standard(&name) {
+                    Some(protocol) if url.is_some() && protocol != "http/protobuf" => {
+                        let problem =
+                            "must be http/protobuf, the only protocol that is spoken here".to_owned();
+                        return Err(ConfigError { name, problem, example: "http/protobuf" });
+                    }
+                    Some(_) => break,
+                    None => {}
+                }
+            }
+            Ok(url)
+        };
+        Ok(Otlp { traces: endpoint("TRACES", "traces")?, metrics: endpoint("METRICS", "metrics")? })
+    }
+
+    /// A variable of a standard; empty counts as unset.
+    fn standard(&self, name: &str) -> Option<String> {
+        (self.environment)(name).filter(|value| !value.is_empty())
     }
 
     /// The database, as the service's role.
@@ -438,6 +504,11 @@ fn database_options(url: &str, allow_plaintext: bool) -> Result<PgConnectOptions
     }
 }
 
+fn otlp_url(text: &str) -> Result<Url, &'static str> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    url.ok_or("must be an http or https URL")
+}
+
 fn provider_url(text: &str) -> Result<String, &'static str> {
     const FORM: &str = "must be an https URL without a path such as /v1 (http to the loopback host)";
     let url = Url::parse(text).map_err(|_| FORM)?;
@@ -553,6 +624,38 @@ mod tests {
         ] {
             assert!(provider_url(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn telemetry_goes_where_the_standard_says() {
+        let otlp = |environment| source(environment).otlp();
+        assert_eq!(otlp(|_| None), Ok(Otlp { traces: None, metrics: None }));
+        let one = otlp(|name| (name == OTLP).then(|| "http://collector:4318/".to_owned())).unwrap();
+        assert_eq!(one.traces.as_deref(), Some("http://collector:4318/v1/traces"));
+        assert_eq!(one.metrics.as_deref(), Some("http://collector:4318/v1/metrics"));
+        let own = otlp(|name| match name {
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" => Some("https://traces.example/in".to_owned()),
+            OTLP => Some("http://collector:4318".to_owned()),
+            "OTEL_METRICS_EXPORTER" => Some("prometheus".to_owned()),
+            _ => None,
+        });
+        assert_eq!(own, Ok(Otlp { traces: Some("https://traces.example/in".to_owned()), metrics: None }));
+        let off = otlp(|name| match name {
+            OTLP => Some("http://collector:4318".to_owned()),
+            "OTEL_SDK_DISABLED" => Some("true".to_owned()),
+            _ => None,
+        });
+        assert_eq!(off, Ok(Otlp { traces: None, metrics: None }));
+        let wrong = otlp(|name| (name == OTLP).then(|| "collector".to_owned())).unwrap_err().to_string();
+        assert!(wrong.starts_with("OTEL_EXPORTER_OTLP_ENDPOINT must be an http"), "{wrong}");
+        let grpc = otlp(|name| match name {
+            OTLP => Some("http://collector:4317".to_owned()),
+            "OTEL_EXPORTER_OTLP_PROTOCOL" => Some("grpc".to_owned()),
+            _ => None,
+        });
+        assert!(
+            grpc.unwrap_err().to_string().starts_with("OTEL_EXPORTER_OTLP_PROTOCOL must be http/protobuf")
+        );
     }
 
     #[test]

@@ -12,55 +12,18 @@ use axum::response::{IntoResponse, Response};
 use domain::operation::OperationKind;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, UpDownCounter};
-use opentelemetry_sdk::error::OTelSdkError;
-use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, SdkMeterProvider, Stream};
 use persistence::Store;
 use persistence::operations::Backlog;
 use prometheus::{Encoder, Registry, TextEncoder};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The upper bounds of durations, in seconds (OpenTelemetry, semantic conventions for HTTP metrics).
-const DURATIONS: [f64; 14] =
-    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
-/// More combinations of labels than this are counted as one: memory is bounded even if a label were not.
-const CARDINALITY: usize = 500;
 /// How often the database is asked what is open.
 const BACKLOG_EVERY: Duration = Duration::from_secs(5);
 
-/// Where all metrics of the process are kept. It must be there before anything is measured.
-pub struct Exporter {
-    registry: Registry,
-}
-
-impl Exporter {
-    /// Makes the meter provider of the process.
-    ///
-    /// # Errors
-    /// The exporter cannot be registered.
-    pub fn start() -> Result<Self, OTelSdkError> {
-        let registry = Registry::new();
-        let reader = opentelemetry_prometheus::exporter()
-            .with_registry(registry.clone())
-            .scope_info_enabled(false)
-            .build()?;
-        let provider = SdkMeterProvider::builder().with_reader(reader).with_view(durations).build();
-        opentelemetry::global::set_meter_provider(provider);
-        Ok(Self { registry })
-    }
-}
-
-fn durations(instrument: &Instrument) -> Option<Stream> {
-    let is_duration = instrument.kind() == InstrumentKind::Histogram && instrument.unit() == "s";
-    let buckets =
-        Aggregation::ExplicitBucketHistogram { boundaries: DURATIONS.to_vec(), record_min_max: false };
-    let stream = Stream::builder().with_aggregation(buckets).with_cardinality_limit(CARDINALITY);
-    is_duration.then(|| stream.build().ok()).flatten()
-}
-
 /// What this process counts.
 pub struct Metrics {
-    exporter: Exporter,
+    registry: Registry,
     requests: Histogram<f64>,
     active: UpDownCounter<i64>,
     operations: Counter<u64>,
@@ -71,11 +34,11 @@ pub struct Metrics {
 impl Metrics {
     /// All instruments of the service; those of the provider's client are in its crate.
     #[must_use]
-    pub fn new(exporter: Exporter, store: &Store) -> Self {
+    pub fn new(registry: Registry, store: &Store) -> Self {
         let meter = opentelemetry::global::meter("payments");
         let backlog = Arc::new(Mutex::new(None));
         let metrics = Self {
-            exporter,
+            registry,
             requests: meter
                 .f64_histogram("http.server.request.duration")
                 .with_unit("s")
@@ -220,7 +183,7 @@ impl Drop for Active<'_> {
 }
 
 /// A method of the standard, or `_OTHER`: whoever calls could invent any number of them.
-fn method(method: &Method) -> &'static str {
+pub fn method(method: &Method) -> &'static str {
     const KNOWN: [Method; 9] = [
         Method::GET,
         Method::HEAD,
@@ -240,7 +203,7 @@ fn method(method: &Method) -> &'static str {
 pub async fn show(State(app): State<Arc<App>>) -> Response {
     let encoder = TextEncoder::new();
     let mut text = Vec::new();
-    match encoder.encode(&app.metrics.exporter.registry.gather(), &mut text) {
+    match encoder.encode(&app.metrics.registry.gather(), &mut text) {
         Ok(()) => ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "metrics could not be written");

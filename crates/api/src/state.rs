@@ -1,12 +1,13 @@
 //! What all requests and the worker share.
 
 use crate::config::Service;
-use crate::metrics::{Exporter, Metrics};
+use crate::metrics::Metrics;
 use crate::middleware::auth::KeyCache;
 use crate::middleware::rate_limit::RateLimit;
 use domain::operation::OperationKind;
 use domain::provider::Provider;
 use persistence::Store;
+use prometheus::Registry;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,9 +42,9 @@ pub struct App {
 impl App {
     /// Everything at its beginning.
     #[must_use]
-    pub fn new(store: Store, provider: Arc<dyn Provider>, settings: Service, exporter: Exporter) -> Self {
+    pub fn new(store: Store, provider: Arc<dyn Provider>, settings: Service, registry: Registry) -> Self {
         Self {
-            metrics: Metrics::new(exporter, &store),
+            metrics: Metrics::new(registry, &store),
             store,
             provider,
             keys: KeyCache::default(),

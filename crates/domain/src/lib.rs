@@ -9,6 +9,7 @@
 //! | [`refund`] | a refund, its states and transitions |
 //! | [`operation`] | work on a payment that must be finished exactly once: lease, and what to do next |
 //! | [`event`] | the audit trail |
+//! | [`trace`] | where something stands in a distributed trace |
 //! | [`idempotency`] | the caller's key, and the fingerprint that tells one request from another |
 //! | [`provider`] | the port to the payment provider, and its three kinds of outcome |
 //!
@@ -23,3 +24,4 @@ pub mod payment;
 pub mod provider;
 pub mod refund;
 pub mod text;
+pub mod trace;

@@ -1,9 +1,10 @@
 //! Work on a payment that must be finished exactly once, whoever finishes it.
 
 use crate::event::Actor;
-use crate::id::{MerchantId, OperationId, PaymentId, RefundId, TraceId};
+use crate::id::{MerchantId, OperationId, PaymentId, RefundId};
 use crate::payment::Payment;
 use crate::refund::Refund;
+use crate::trace::TraceContext;
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 
@@ -113,8 +114,8 @@ pub struct Operation {
     pub kind: OperationKind,
     /// Who asked for it.
     pub actor: Actor,
-    /// The trace of the request that asked for it.
-    pub trace_id: TraceId,
+    /// Where the request that asked for it stands in its trace.
+    pub trace: TraceContext,
     /// When it was written, by the database's clock.
     pub created_at: OffsetDateTime,
     /// How far it got.

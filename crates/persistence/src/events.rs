@@ -1,5 +1,6 @@
 //! The audit trail: what it says about a change beside its type, and reading it.
 
+use crate::span::Traced;
 use crate::{Store, StoreError};
 use domain::id::{EventId, MerchantId, PaymentId, TraceId};
 use domain::payment::{NewPayment, Payment, PendingOperation, Status, Transition};
@@ -50,6 +51,7 @@ impl Store {
             limit,
         )
         .fetch_all(&self.pool)
+        .traced("list events")
         .await?;
         rows.into_iter()
             .map(|row| {

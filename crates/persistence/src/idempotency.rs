@@ -1,5 +1,6 @@
 //! What is known about a caller's key.
 
+use crate::span::Traced;
 use crate::{Store, StoreError};
 use domain::id::{MerchantId, OperationId, PaymentId, RefundId};
 use domain::idempotency::{Fingerprint, IdempotencyKey};
@@ -74,6 +75,7 @@ impl Store {
             key.as_str(),
         )
         .fetch_optional(&self.pool)
+        .traced("find idempotency key")
         .await?;
         row.map(|row| {
             let state = match (row.answer_status, row.answer_body) {
@@ -115,6 +117,7 @@ impl Store {
             longer.as_secs_f64(),
         )
         .execute(&self.pool)
+        .traced("keep serving")
         .await?;
         Ok(())
     }
@@ -136,6 +139,7 @@ impl Store {
             operation_id.0,
         )
         .execute(&self.pool)
+        .traced("acknowledge operation")
         .await?;
         Ok(done.rows_affected() == 1)
     }

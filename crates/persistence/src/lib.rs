@@ -15,6 +15,7 @@ pub mod migrate;
 pub mod operations;
 pub mod payments;
 pub mod refunds;
+mod span;
 
 pub use error::StoreError;
 

@@ -1,5 +1,6 @@
 //! Merchants and their API keys. Only a hash of a key's secret is stored.
 
+use crate::span::Traced;
 use crate::{Store, StoreError};
 use domain::id::{KeyId, MerchantId};
 use time::OffsetDateTime;
@@ -120,6 +121,7 @@ impl Store {
             &secret_hash[..],
         )
         .fetch_optional(&self.pool)
+        .traced("find key")
         .await?;
         row.map(|row| {
             Ok(ValidKey { key_id: KeyId(row.key_id), scope: scope(&row.scope)?, expires_at: row.expires_at })

@@ -4,13 +4,15 @@
 //! [`Store::backlog`].
 
 use crate::idempotency::StoredAnswer;
+use crate::span::Traced;
 use crate::{Store, StoreError, events};
 use domain::event::{Actor, EventType};
-use domain::id::{EventId, KeyId, MerchantId, OperationId, PaymentId, RefundId, TraceId};
+use domain::id::{EventId, KeyId, MerchantId, OperationId, PaymentId, RefundId};
 use domain::idempotency::{Fingerprint, IdempotencyKey};
 use domain::operation::{LOOK_UP_AFTER, Lease, Leased, Operation, OperationKind, Progress};
 use domain::payment::{Payment, PendingOperation, Transition};
 use domain::provider::{Failure, IntentId, RefundObjectId};
+use domain::trace::TraceContext;
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -26,8 +28,8 @@ pub struct Claim<'a> {
     pub fingerprint: &'a Fingerprint,
     /// Who asks.
     pub actor: Actor,
-    /// The trace of the request.
-    pub trace_id: TraceId,
+    /// Where the request stands in its trace.
+    pub trace: TraceContext,
     /// How long this process owns the operation.
     pub lease: Duration,
     /// Whether the caller waits for the outcome.
@@ -50,7 +52,7 @@ impl Claim<'_> {
             payment_id: payment.id,
             kind,
             actor: self.actor,
-            trace_id: self.trace_id,
+            trace: self.trace,
             created_at,
             progress: Progress::default(),
         };
@@ -61,7 +63,8 @@ impl Claim<'_> {
 /// The first statement of every request that moves money: the operation with its key, and what the rest of the statement
 /// writes `FROM claimed`. `None`: the key is known, and nothing was written.
 ///
-/// `$1` merchant, `$2` operation, `$3` payment, `$4` refund, `$5` kind, `$6` actor, `$7` trace, `$8` key, `$9` fingerprint,
+/// `$1` merchant, `$2` operation, `$3` payment, `$4` refund, `$5` kind, `$6` actor, `$7` traceparent, of which the trace id is
+/// `substr($7, 4, 32)`, `$8` key, `$9` fingerprint,
 /// `$10` lease, `$11` served; the rest's own parameters begin at `$12`. What the rest cannot write must raise, so that the
 /// key's row goes with it: a key without its operation would be used up for nothing.
 macro_rules! claim {
@@ -71,7 +74,7 @@ macro_rules! claim {
         let row = sqlx::query!(
             "WITH claimed AS (
                 INSERT INTO operations
-                    (merchant_id, operation_id, payment_id, refund_id, kind, actor, trace_id, idempotency_key,
+                    (merchant_id, operation_id, payment_id, refund_id, kind, actor, traceparent, idempotency_key,
                      fingerprint, lease_until, served_until)
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, now() + make_interval(secs => $10),
                         CASE WHEN $11 THEN now() + make_interval(secs => $10) END)
@@ -85,7 +88,7 @@ macro_rules! claim {
             kind.refund().map(|id| id.0),
             kind.name(),
             claim.actor.to_string(),
-            claim.trace_id.as_uuid(),
+            claim.trace.to_string(),
             claim.key.as_str(),
             claim.fingerprint.as_bytes(),
             claim.lease.as_secs_f64(),
@@ -93,6 +96,7 @@ macro_rules! claim {
             $($argument),+
         )
         .fetch_optional(&$store.pool)
+        .traced("claim operation")
         .await?;
         row.map(|row| claim.won(payment, kind, (row.created_at, row.lease_until), asked))
     }};
@@ -194,7 +198,8 @@ impl Store {
             ), recorded AS (
                 INSERT INTO events
                     (merchant_id, payment_id, sequence, event_id, type, occurred_at, trace_id, actor, data)
-                SELECT $1, $3, moved.last_event, $17, $18, moved.updated_at, $7, $6, $19
+                SELECT $1, $3, moved.last_event, $17, $18, moved.updated_at,
+                       substr($7, 4, 32)::uuid, $6, $19
                 FROM claimed LEFT JOIN moved ON true
             )",
             step.to().pending().map(PendingOperation::name),
@@ -232,7 +237,7 @@ impl Store {
                         SET settled_at = now(), lease_until = 'infinity', served_until = NULL,
                             answer_status = $4, answer_location = $5, answer_body = $6
                         WHERE merchant_id = $1 AND operation_id = $2 AND lease_until = $3
-                        RETURNING payment_id, trace_id
+                        RETURNING payment_id, traceparent
                     ), moved AS (
                         UPDATE payments
                         SET status = $9, pending_operation = $10, pending_amount = $11, amount_captured = $12,
@@ -247,8 +252,8 @@ impl Store {
                     )" + $more + "
                     INSERT INTO events
                         (merchant_id, payment_id, sequence, event_id, type, occurred_at, trace_id, actor, data)
-                    SELECT $1, settled.payment_id, moved.last_event, $20, $21, moved.updated_at, settled.trace_id,
-                           $22, $23
+                    SELECT $1, settled.payment_id, moved.last_event, $20, $21, moved.updated_at,
+                           substr(settled.traceparent, 4, 32)::uuid, $22, $23
                     FROM settled LEFT JOIN moved ON true",
                     operation.merchant_id.0,
                     operation.id.0,
@@ -276,6 +281,7 @@ impl Store {
                     $(, $argument)*
                 )
                 .execute(&self.pool)
+                .traced("settle payment")
                 .await?
             };
         }
@@ -284,8 +290,8 @@ impl Store {
             Some(watch) => settle!(
                 ", watched AS (
                     INSERT INTO operations
-                        (merchant_id, operation_id, payment_id, kind, actor, trace_id, lease_until)
-                    SELECT $1, $24, settled.payment_id, 'watch_payment', $25, settled.trace_id,
+                        (merchant_id, operation_id, payment_id, kind, actor, traceparent, lease_until)
+                    SELECT $1, $24, settled.payment_id, 'watch_payment', $25, settled.traceparent,
                            now() + make_interval(secs => $26)
                     FROM settled
                 )",
@@ -310,6 +316,7 @@ impl Store {
             lease.token,
         )
         .execute(&self.pool)
+        .traced("end watch")
         .await?;
         Ok(done.rows_affected() == 1)
     }
@@ -355,6 +362,7 @@ impl Store {
             pause.refund.map(RefundObjectId::as_str),
         )
         .fetch_optional(&self.pool)
+        .traced("pause operation")
         .await?;
         Ok(done.is_some())
     }
@@ -376,7 +384,7 @@ impl Store {
                 UPDATE operations SET contradicted_at = now()
                 WHERE merchant_id = $1 AND operation_id = $2 AND lease_until = $3
                   AND contradicted_at IS NULL
-                RETURNING payment_id, actor, trace_id
+                RETURNING payment_id, actor, traceparent
             ), counted AS (
                 UPDATE payments SET last_event = last_event + 1, updated_at = GREATEST(updated_at, $6) FROM noted
                 WHERE payments.merchant_id = $1 AND payments.payment_id = noted.payment_id
@@ -384,7 +392,8 @@ impl Store {
             )
             INSERT INTO events
                 (merchant_id, payment_id, sequence, event_id, type, occurred_at, trace_id, actor, data)
-            SELECT $1, noted.payment_id, counted.last_event, $4, $5, counted.at, noted.trace_id, noted.actor, $7
+            SELECT $1, noted.payment_id, counted.last_event, $4, $5, counted.at,
+                   substr(noted.traceparent, 4, 32)::uuid, noted.actor, $7
             FROM noted LEFT JOIN counted ON true",
             operation.merchant_id.0,
             operation.id.0,
@@ -395,6 +404,7 @@ impl Store {
             serde_json::json!({ "field": field, "provider_object": object }),
         )
         .execute(&self.pool)
+        .traced("record contradiction")
         .await?;
         Ok(())
     }
@@ -456,7 +466,7 @@ impl Store {
         let row = sqlx::query!(
             r#"UPDATE operations SET lease_until = now() + make_interval(secs => $4)
                WHERE merchant_id = $1 AND operation_id = $2 AND lease_until = $3 AND lease_until <= now()
-               RETURNING payment_id, refund_id, kind, actor, trace_id, created_at, lease_until, attempts,
+               RETURNING payment_id, refund_id, kind, actor, traceparent, created_at, lease_until, attempts,
                    server_errors, contradicted_at,
                    EXTRACT(EPOCH FROM now() - created_at)::float8 AS "age!",
                    EXTRACT(EPOCH FROM now() - absent_since)::float8 AS absent_for"#,
@@ -466,6 +476,7 @@ impl Store {
             long.as_secs_f64(),
         )
         .fetch_optional(&self.pool)
+        .traced("lease operation")
         .await?;
         let Some(row) = row else { return Ok(None) };
         let kind = OperationKind::parse(&row.kind, row.refund_id.map(RefundId))
@@ -486,7 +497,8 @@ impl Store {
             payment_id,
             kind,
             actor: actor(&row.actor)?,
-            trace_id: trace_id(row.trace_id)?,
+            trace: TraceContext::parse(&row.traceparent)
+                .ok_or(StoreError::Unreadable("operations.traceparent"))?,
             created_at: row.created_at,
             progress: Progress {
                 attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
@@ -539,8 +551,4 @@ fn actor(text: &str) -> Result<Actor, StoreError> {
             .map(|id| Actor::Key(KeyId(id)))
             .map_err(|_| StoreError::Unreadable("operations.actor")),
     }
-}
-
-fn trace_id(id: Uuid) -> Result<TraceId, StoreError> {
-    TraceId::from_uuid(id).ok_or(StoreError::Unreadable("operations.trace_id"))
 }

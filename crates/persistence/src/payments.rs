@@ -2,6 +2,7 @@
 
 use crate::idempotency::KnownKey;
 use crate::operations::{Claim, claim};
+use crate::span::Traced;
 use crate::{Store, StoreError, events};
 use domain::event::EventType;
 use domain::id::{EventId, MerchantId, PaymentId};
@@ -114,7 +115,7 @@ impl Store {
             ), recorded AS (
                 INSERT INTO events
                     (merchant_id, payment_id, sequence, event_id, type, occurred_at, trace_id, actor, data)
-                SELECT $1, $3, 1, $25, $26, $24, $7, $6, $27 FROM claimed
+                SELECT $1, $3, 1, $25, $26, $24, substr($7, 4, 32)::uuid, $6, $27 FROM claimed
             )",
             request.reference.as_str(),
             payment.state.status().name(),
@@ -146,6 +147,7 @@ impl Store {
             reference.as_str(),
         )
         .fetch_optional(&self.pool)
+        .traced("find payment by reference")
         .await?;
         Ok(id.map(PaymentId))
     }
@@ -161,6 +163,7 @@ impl Store {
     ) -> Result<Option<Payment>, StoreError> {
         select_payments!("WHERE merchant_id = $1 AND payment_id = $2", merchant_id.0, id.0)
             .fetch_optional(&self.pool)
+            .traced("find payment")
             .await?
             .map(Payment::try_from)
             .transpose()
@@ -198,6 +201,7 @@ impl Store {
                     merchant_id.0, highest, lowest, from_time, to_time, &statuses, limit $(, $argument)*
                 )
                 .fetch_all(&self.pool)
+                .traced("list payments")
                 .await?
             };
         }

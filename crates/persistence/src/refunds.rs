@@ -3,6 +3,7 @@
 use crate::idempotency::StoredAnswer;
 use crate::operations::{Claim, Watch, claim};
 use crate::payments::{failure, metadata_from_json, metadata_to_json};
+use crate::span::Traced;
 use crate::{Store, StoreError, events};
 use domain::event::{Actor, EventType};
 use domain::id::{EventId, MerchantId, PaymentId, RefundId};
@@ -79,7 +80,8 @@ impl Store {
             ), recorded AS (
                 INSERT INTO events
                     (merchant_id, payment_id, sequence, event_id, type, occurred_at, trace_id, actor, data)
-                SELECT $1, $3, reserved.last_event, $17, $18, reserved.updated_at, $7, $6, $19
+                SELECT $1, $3, reserved.last_event, $17, $18, reserved.updated_at,
+                       substr($7, 4, 32)::uuid, $6, $19
                 FROM claimed LEFT JOIN reserved ON true
             )",
             refund.money.amount().get(),
@@ -113,7 +115,7 @@ impl Store {
                 SET settled_at = now(), lease_until = 'infinity', served_until = NULL,
                     answer_status = $4, answer_location = $5, answer_body = $6
                 WHERE merchant_id = $1 AND operation_id = $2 AND lease_until = $3
-                RETURNING payment_id, refund_id, trace_id
+                RETURNING payment_id, refund_id, traceparent
             ), ended AS (
                 UPDATE refunds
                 SET status = $8, failure_code = $9, failure_message = $10, failure_decline_code = $11,
@@ -130,14 +132,15 @@ impl Store {
                 RETURNING last_event, payments.updated_at
             ), watched AS (
                 INSERT INTO operations
-                    (merchant_id, operation_id, payment_id, refund_id, kind, actor, trace_id, lease_until)
-                SELECT $1, $18, settled.payment_id, settled.refund_id, 'watch_refund', $19, settled.trace_id,
+                    (merchant_id, operation_id, payment_id, refund_id, kind, actor, traceparent, lease_until)
+                SELECT $1, $18, settled.payment_id, settled.refund_id, 'watch_refund', $19, settled.traceparent,
                        now() + make_interval(secs => $20)
                 FROM settled WHERE $18::uuid IS NOT NULL
             )
             INSERT INTO events
                 (merchant_id, payment_id, sequence, event_id, type, occurred_at, trace_id, actor, data)
-            SELECT $1, settled.payment_id, counted.last_event, $14, $15, counted.updated_at, settled.trace_id, $16, $17
+            SELECT $1, settled.payment_id, counted.last_event, $14, $15, counted.updated_at,
+                   substr(settled.traceparent, 4, 32)::uuid, $16, $17
             FROM settled LEFT JOIN counted ON true",
             operation.merchant_id.0,
             operation.id.0,
@@ -161,6 +164,7 @@ impl Store {
             watch.map(|watch| watch.first.as_secs_f64()),
         )
         .execute(&self.pool)
+        .traced("settle refund")
         .await?;
         Ok(done.rows_affected() == 1)
     }
@@ -176,6 +180,7 @@ impl Store {
     ) -> Result<Option<Refund>, StoreError> {
         select_refunds!("WHERE r.merchant_id = $1 AND r.refund_id = $2", merchant_id.0, id.0)
             .fetch_optional(&self.pool)
+            .traced("find refund")
             .await?
             .map(Refund::try_from)
             .transpose()
@@ -201,6 +206,7 @@ impl Store {
             limit,
         )
         .fetch_all(&self.pool)
+        .traced("list refunds")
         .await?
         .into_iter()
         .map(Refund::try_from)

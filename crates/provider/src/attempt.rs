@@ -9,6 +9,7 @@ use reqwest::{Method, Response};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use std::time::{Duration, Instant};
+use tracing::{Instrument, field};
 
 /// An answer longer than this is none.
 const MAX_BODY: usize = 1 << 20;
@@ -21,11 +22,12 @@ const API_VERSION: &str = "2024-06-20";
 pub(crate) struct Transport {
     http: reqwest::Client,
     base: String,
+    host: String,
     api_key: SecretString,
     calls: Histogram<f64>,
 }
 
-/// A path below `/v1`, and the id in it. Without the id it is what calls are counted by.
+/// A path, and the id in it. Without the id it is what calls are counted by.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Endpoint<'a> {
     template: &'static str,
@@ -122,7 +124,9 @@ impl Transport {
                 "Calls to the payment provider by endpoint and outcome, from connect to last byte.",
             )
             .build();
-        Ok(Self { http, base: base.trim_end_matches('/').to_owned(), api_key, calls })
+        let host = reqwest::Url::parse(base).ok().and_then(|url| url.host_str().map(str::to_owned));
+        let base = base.trim_end_matches('/').to_owned();
+        Ok(Self { http, base, host: host.unwrap_or_default(), api_key, calls })
     }
 
     pub(crate) async fn send<T: DeserializeOwned>(&self, request: Request<'_>) -> Reply<T> {
@@ -131,10 +135,28 @@ impl Transport {
             KeyValue::new("http.request.method", method),
             KeyValue::new("url.template", request.endpoint.template),
         ];
+        let template = request.endpoint.template;
+        let span = tracing::debug_span!(
+            "call",
+            otel.name = format!("{method} {template}"),
+            otel.kind = "client",
+            otel.status_code = field::Empty,
+            http.request.method = method,
+            http.response.status_code = field::Empty,
+            url.template = template,
+            server.address = self.host,
+            payments.provider.outcome = field::Empty,
+            error.r#type = field::Empty,
+        );
         let began = Instant::now();
-        let reply = self.exchange(request).await;
+        let reply = self.exchange(request).instrument(span.clone()).await;
+        let outcome = reply.outcome();
+        span.record("payments.provider.outcome", outcome);
+        if matches!(reply, Reply::NotExecuted(_) | Reply::Unknown(_)) {
+            span.record("otel.status_code", "ERROR").record("error.type", outcome);
+        }
         let [method, template] = labels;
-        let outcome = KeyValue::new("payments.provider.outcome", reply.outcome());
+        let outcome = KeyValue::new("payments.provider.outcome", outcome);
         self.calls.record(began.elapsed().as_secs_f64(), &[method, template, outcome]);
         reply
     }
@@ -142,7 +164,7 @@ impl Transport {
     async fn exchange<T: DeserializeOwned>(&self, request: Request<'_>) -> Reply<T> {
         let mut builder = self
             .http
-            .request(request.method, format!("{}/v1/{}", self.base, request.endpoint.path()))
+            .request(request.method, format!("{}{}", self.base, request.endpoint.path()))
             .bearer_auth(self.api_key.expose_secret())
             .header("Stripe-Version", API_VERSION)
             .query(&request.query);
@@ -169,6 +191,7 @@ impl Transport {
 
 async fn read<T: DeserializeOwned>(mut response: Response) -> Reply<T> {
     let status = response.status().as_u16();
+    tracing::Span::current().record("http.response.status_code", status);
     let should_retry =
         match response.headers().get("stripe-should-retry").map(reqwest::header::HeaderValue::as_bytes) {
             Some(b"true") => Some(true),

@@ -10,10 +10,10 @@ use domain::operation::Lease;
 use domain::provider::{Charge, Closed, Contradiction, Found, NotExecuted, Outcome, Target, Unknown};
 use time::OffsetDateTime;
 
-pub(crate) const INTENTS: Endpoint<'_> = Endpoint::all("payment_intents");
-const INTENT: &str = "payment_intents/{id}";
-const CAPTURE: &str = "payment_intents/{id}/capture";
-const CANCEL: &str = "payment_intents/{id}/cancel";
+pub(crate) const INTENTS: Endpoint<'_> = Endpoint::all("/v1/payment_intents");
+const INTENT: &str = "/v1/payment_intents/{id}";
+const CAPTURE: &str = "/v1/payment_intents/{id}/capture";
+const CANCEL: &str = "/v1/payment_intents/{id}/cancel";
 
 impl Client {
     pub(crate) async fn create(&self, charge: &Charge, confirm: Confirm, lease: &Lease) -> Reply<Intent> {

@@ -46,7 +46,7 @@ const CLAIM: [Value; 27] = [
     Sample("o.refund_id"),
     Sample("o.kind"),
     Sample("o.actor"),
-    Sample("o.trace_id"),
+    Sample("o.traceparent"),
     SCATTERED,
     Sample("o.fingerprint"),
     // the default of PAYWRIGHT_LEASE
@@ -113,7 +113,8 @@ impl Pgbench {
         else {
             anyhow::bail!("a server's URL has no programs");
         };
-        let program = installation.programs().join("pgbench");
+        let programs = installation.programs().context("an image's pgbench cannot be run from here")?;
+        let program = programs.join("pgbench");
         ensure!(program.is_file(), "there is no {}", program.display());
 
         let claim = Statement::find(|text| text.contains("INSERT INTO payments"))?;

@@ -5,13 +5,15 @@ use crate::app::{payments, refunds};
 use crate::middleware::auth::Caller;
 use crate::middleware::shed::Slot;
 use crate::state::App;
+use crate::telemetry;
 use domain::event::Actor;
-use domain::id::{MerchantId, OperationId, PaymentId, TraceId};
+use domain::id::{MerchantId, OperationId, PaymentId};
 use domain::idempotency::{Fingerprint, IdempotencyKey};
 use domain::money::Amount;
 use domain::operation::{Leased, Operation};
 use domain::payment::{NewPayment, Payment, Refusal};
 use domain::refund::{NewRefund, Refund};
+use domain::trace::TraceContext;
 use persistence::StoreError;
 use persistence::idempotency::{KeyState, KnownKey, StoredAnswer};
 use persistence::operations::Claim;
@@ -19,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tracing::Instrument;
+use tracing::{Instrument, field};
 
 /// A settled operation is looked for this often at first, and ever less often up to the second.
 const FIRST_LOOK: Duration = Duration::from_millis(50);
@@ -31,8 +33,8 @@ const ACKNOWLEDGE: Duration = Duration::from_millis(300);
 pub struct MoneyRequest {
     /// Who asks.
     pub caller: Caller,
-    /// The trace of the request.
-    pub trace_id: TraceId,
+    /// Where the request stands in its trace.
+    pub trace: TraceContext,
     /// The caller's key.
     pub key: IdempotencyKey,
     /// What the key is used for.
@@ -58,6 +60,18 @@ pub enum Asked {
     Cancel(Option<PaymentId>),
     /// To refund a payment.
     Refund(Option<PaymentId>, NewRefund),
+}
+
+impl Asked {
+    /// What traces call it.
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Create(_) => "create payment",
+            Self::Capture(..) => "capture payment",
+            Self::Cancel(_) => "cancel payment",
+            Self::Refund(..) => "refund payment",
+        }
+    }
 }
 
 /// What the caller is told.
@@ -147,10 +161,20 @@ type Reply = oneshot::Sender<Result<Told, OnceError>>;
 ///
 /// # Errors
 /// See [`OnceError`].
-pub async fn once(app: &Arc<App>, request: MoneyRequest) -> Result<Told, OnceError> {
+pub async fn once(app: &Arc<App>, mut request: MoneyRequest) -> Result<Told, OnceError> {
     let (reply, told) = oneshot::channel();
+    // of its own, because it may go on after the request's has ended
+    let span = tracing::info_span!(
+        "once",
+        trace_id = %request.trace.trace_id,
+        otel.name = request.asked.name(),
+        payments.operation.id = field::Empty,
+        payments.payment.id = field::Empty,
+    );
+    // whoever settles the operation later goes on from here
+    request.trace = telemetry::place_of(&span).unwrap_or(request.trace);
     let work = begin(Arc::clone(app), request, Instant::now(), reply);
-    app.stop.tasks.spawn(work.instrument(tracing::Span::current()));
+    app.stop.tasks.spawn(work.instrument(span));
     told.await.unwrap_or(Err(OnceError::Lost))
 }
 
@@ -162,7 +186,7 @@ async fn begin(app: Arc<App>, request: MoneyRequest, arrived: Instant, reply: Re
         key: &request.key,
         fingerprint: &request.fingerprint,
         actor: Actor::Key(request.caller.key_id),
-        trace_id: request.trace_id,
+        trace: request.trace,
         lease: app.settings.windows.lease,
         served: until > arrived,
     };
@@ -182,6 +206,10 @@ async fn begin(app: Arc<App>, request: MoneyRequest, arrived: Instant, reply: Re
     match begun {
         Ok(Begun::Ours(leased)) => {
             request.slot.release();
+            let Operation { id, payment_id, .. } = &leased.operation;
+            let span = tracing::Span::current();
+            span.record("payments.operation.id", field::display(id));
+            span.record("payments.payment.id", field::display(payment_id));
             first(&Serving { app: &app, leased: &leased, key: &request.key }, until, reply).await;
         }
         Ok(Begun::KeyKnown(known)) => {

@@ -204,9 +204,9 @@ async fn settle_payment(attempt: &Attempt<'_>, ends: PaymentEnds) -> Result<Opti
     }
     .after(&step, answer::now());
     let rendered = match (operation.kind, asked) {
-        (OperationKind::Charge, _) => answer::created(&payment, operation.trace_id).map(Some),
+        (OperationKind::Charge, _) => answer::created(&payment, operation.trace.trace_id).map(Some),
         (OperationKind::Capture | OperationKind::Cancel, Some(asked)) => {
-            answer::changed(asked, &payment, ends.failure.as_ref(), operation.trace_id).map(Some)
+            answer::changed(asked, &payment, ends.failure.as_ref(), operation.trace.trace_id).map(Some)
         }
         _ => Ok(None),
     };
@@ -253,7 +253,7 @@ async fn settle_refund(
     };
     let refund = before.after(&step, answer::now());
     let (answer, watch) = match operation.kind {
-        OperationKind::Refund(_) => match answer::refunded(&refund, operation.trace_id) {
+        OperationKind::Refund(_) => match answer::refunded(&refund, operation.trace.trace_id) {
             Ok(answer) => (Some(answer), step.to() == RefundStatus::Succeeded),
             Err(error) => return Err(unwritten(operation, &error)),
         },

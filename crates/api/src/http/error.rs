@@ -25,7 +25,7 @@ impl IntoResponse for Problem {
 
 /// The layer that writes the bodies of problems.
 pub async fn render(request: Request, next: Next) -> Response {
-    let trace_id = request.extensions().get::<RequestTrace>().map(|trace| trace.0.to_string());
+    let trace_id = request.extensions().get::<RequestTrace>().map(|trace| trace.0.trace_id.to_string());
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let content_type = HeaderValue::from_static("application/problem+json");

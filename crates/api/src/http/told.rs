@@ -48,7 +48,7 @@ pub async fn tell(
 ) -> Result<Response, Problem> {
     let request = MoneyRequest {
         caller: context.caller,
-        trace_id: context.trace.0,
+        trace: context.trace.0,
         key: post.key,
         fingerprint,
         asked,

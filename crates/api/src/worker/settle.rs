@@ -2,6 +2,7 @@
 
 use crate::app::operations::carry_out;
 use crate::state::App;
+use crate::telemetry;
 use persistence::operations::Due;
 use rand::Rng;
 use std::sync::Arc;
@@ -52,8 +53,15 @@ async fn take(app: &Arc<App>, places: &Arc<Semaphore>, due: &Due) {
     match app.store.lease(due, app.settings.windows.lease).await {
         Ok(Some(leased)) => {
             let operation = &leased.operation;
-            let span =
-                tracing::info_span!("worker", trace_id = %operation.trace_id, operation_id = %operation.id);
+            let span = tracing::info_span!(
+                "worker",
+                trace_id = %operation.trace.trace_id,
+                payments.operation.id = %operation.id,
+                payments.payment.id = %operation.payment_id,
+                payments.operation.attempts = operation.progress.attempts,
+            );
+            telemetry::join(&span, operation.trace);
+            telemetry::name(&span, format!("finish {}", operation.kind.name()));
             let app = Arc::clone(app);
             let tasks = app.stop.tasks.clone();
             tasks.spawn(

@@ -13,7 +13,7 @@ fn amount(minor: i64) -> Amount {
 }
 
 /// A payment of 1000 that is held.
-async fn held(db: &Db) -> Result<Payment> {
+pub(super) async fn held(db: &Db) -> Result<Payment> {
     let mut payment = new_payment(merchant(), "order-1");
     payment.request.capture = CaptureMethod::Manual;
     advance(db, &payment, Change::Authorized).await
@@ -41,16 +41,16 @@ async fn with_claim<T>(key: &str, use_claim: impl AsyncFnOnce(&Claim<'_>) -> T) 
         key: &key,
         fingerprint: &Fingerprint::of_cancel(key.as_str()),
         actor: Actor::Key(KeyId(Uuid::nil())),
-        trace_id: TraceId::random(),
+        trace: TraceContext::random(),
         lease: LEASE,
         served: true,
     };
     use_claim(&claim).await
 }
 
-type Claimed1 = Result<Option<(Operation, Lease)>, StoreError>;
+pub(super) type Claimed1 = Result<Option<(Operation, Lease)>, StoreError>;
 
-async fn request(store: &Store, payment: &Payment, step: &Transition, key: &str) -> Claimed1 {
+pub(super) async fn request(store: &Store, payment: &Payment, step: &Transition, key: &str) -> Claimed1 {
     let kind = match step.to().pending() {
         Some(PendingOperation::Capture(_)) => OperationKind::Capture,
         _ => OperationKind::Cancel,
@@ -237,7 +237,7 @@ async fn a_refund_that_succeeded_is_watched_and_may_come_back() -> Result<()> {
     let due = db.store.due_operations(10).await?;
     let leased = db.store.lease(&due[0], LEASE).await?.unwrap();
     assert_eq!(leased.operation.kind, OperationKind::WatchRefund(refund.id));
-    assert_eq!((leased.operation.actor, leased.operation.trace_id), (Actor::Worker, operation.trace_id));
+    assert_eq!((leased.operation.actor, leased.operation.trace), (Actor::Worker, operation.trace));
     let stored = leased.refund.unwrap();
     assert_eq!(stored.object, RefundObjectId::parse("re_1"));
     assert!(end(&db, &leased.operation, &leased.lease, &stored, RefundChange::Failed, None).await?);
@@ -289,8 +289,8 @@ async fn what_was_asked_for_is_due_before_any_watch() -> Result<()> {
     let capture = payment.request_capture(None).unwrap();
     let (asked, _) = request(&db.store, &payment, &capture, "capture").await?.unwrap();
     let watch =
-        "INSERT INTO operations (merchant_id, operation_id, payment_id, kind, actor, trace_id, lease_until)
-                 SELECT merchant_id, gen_random_uuid(), payment_id, 'watch_payment', 'worker', trace_id,
+        "INSERT INTO operations (merchant_id, operation_id, payment_id, kind, actor, traceparent, lease_until)
+                 SELECT merchant_id, gen_random_uuid(), payment_id, 'watch_payment', 'worker', traceparent,
                         now() - interval '1 day'
                  FROM operations WHERE kind = 'capture'";
     sqlx::query(watch).execute(&db.owner).await?;
@@ -384,75 +384,5 @@ async fn the_database_itself_refuses_what_must_not_be() -> Result<()> {
         let refused = refused.as_database_error().and_then(|error| error.constraint()).map(str::to_owned);
         assert_eq!(refused.as_deref(), Some(constraint), "{statement}");
     }
-    db.close().await
-}
-
-#[tokio::test]
-async fn the_schema_does_not_go_back_over_work_that_it_would_not_know() -> Result<()> {
-    let db = Db::new().await?;
-    let payment = held(&db).await?;
-    let capture = payment.request_capture(None).unwrap();
-    request(&db.store, &payment, &capture, "capture").await?.unwrap();
-    let owner = PgConnectOptions::from_str(db.database.owner_url())?;
-    let newer = status(&owner).await?.iter().filter(|step| step.version > 6).count();
-    let back = Plan { steps: Some(newer), lose_data: true, ..DOWN };
-    assert!(matches!(migrate(&owner, back).await, Err(MigrateError::Migration(_))));
-    let kinds = status(&owner).await?.into_iter().find(|step| step.version == 7);
-    assert!(kinds.is_some_and(|step| step.applied), "what was refused is as it was");
-    assert_eq!(db.count("operations WHERE kind = 'capture'").await?, 1);
-    migrate(&owner, UP).await?;
-    assert_eq!(db.store.check_schema().await?, Ok(()));
-    db.close().await
-}
-
-#[tokio::test]
-async fn data_is_lost_only_if_that_is_said() -> Result<()> {
-    let db = Db::new().await?;
-    claimed(&db.store, &new_payment(merchant(), "order-1"), "k").await?;
-    let owner = PgConnectOptions::from_str(db.database.owner_url())?;
-    for dry_run in [true, false] {
-        match migrate(&owner, Plan { dry_run, ..DOWN }).await {
-            Err(MigrateError::WouldLose { version, what }) => {
-                assert_eq!((version, what), (5, "the audit trail"));
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-    assert_eq!(db.count("events").await?, 1);
-    assert!(status(&owner).await?.iter().all(|step| step.applied), "nothing was reverted");
-    assert!(migrate(&owner, Plan { lose_data: true, ..DOWN }).await.is_ok());
-    assert!(status(&owner).await?.iter().all(|step| !step.applied));
-    db.close().await
-}
-
-#[tokio::test]
-async fn a_migration_that_waits_for_a_lock_lets_others_pass_and_tries_again() -> Result<()> {
-    let db = Db::new().await?;
-    let owner = PgConnectOptions::from_str(db.database.owner_url())?;
-    let newer = status(&owner).await?.iter().filter(|step| step.version > 6).count();
-    migrate(&owner, Plan { steps: Some(newer), ..DOWN }).await?;
-    // somebody reads the table in a transaction that takes its time
-    let mut reader = db.owner.begin().await?;
-    sqlx::query("SELECT count(*) FROM operations").execute(&mut *reader).await?;
-    let waits = "SELECT count(*) FROM pg_stat_activity
-                 WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    let waiting = async || sqlx::query_scalar::<_, i64>(waits).fetch_one(&db.owner).await;
-    let until = async |count: i64| -> Result<()> {
-        while waiting().await? != count {
-            tokio::task::yield_now().await;
-        }
-        Ok(())
-    };
-    let let_go = async {
-        until(1).await?;
-        // it gave up, and nobody stands behind it
-        until(0).await?;
-        until(1).await?;
-        anyhow::Ok(reader.commit().await?)
-    };
-    let (migrated, gone) = tokio::join!(migrate(&owner, UP), tokio::time::timeout(LEASE, let_go));
-    gone??;
-    assert_eq!(migrated?.len(), newer);
-    assert_eq!(db.store.check_schema().await?, Ok(()));
     db.close().await
 }

@@ -7,11 +7,12 @@
 )]
 
 mod changes;
+mod migrations;
 
 use anyhow::Result;
 use devstack::TestDatabase;
 use domain::event::Actor;
-use domain::id::{KeyId, MerchantId, OperationId, PaymentId, TraceId};
+use domain::id::{KeyId, MerchantId, OperationId, PaymentId};
 use domain::idempotency::{Fingerprint, IdempotencyKey};
 use domain::money::{Amount, Currency, Money};
 use domain::operation::{Lease, Leased, Operation};
@@ -20,6 +21,7 @@ use domain::payment::{
 };
 use domain::provider::{Failure, IntentId};
 use domain::text::{MetadataKey, MetadataValue, PaymentMethod, Reference};
+use domain::trace::TraceContext;
 use persistence::idempotency::{KeyState, StoredAnswer};
 use persistence::merchants::{NewKey, Scope};
 use persistence::migrate::{Direction, MigrateError, Plan, SchemaMismatch, migrate, status};
@@ -109,7 +111,7 @@ async fn claim_for(
         key: &key,
         fingerprint: &Fingerprint::of_payment(&payment.request),
         actor: Actor::Key(KeyId(Uuid::nil())),
-        trace_id: TraceId::random(),
+        trace: TraceContext::random(),
         lease,
         served: true,
     };
@@ -301,10 +303,7 @@ async fn a_lost_lease_settles_nothing() -> Result<()> {
     else {
         panic!("no refund")
     };
-    assert_eq!(
-        (leased.id, leased.actor, leased.trace_id),
-        (operation.id, operation.actor, operation.trace_id)
-    );
+    assert_eq!((leased.id, leased.actor, leased.trace), (operation.id, operation.actor, operation.trace));
     assert_eq!(db.store.lease(&due[0], LEASE).await?, None, "one holder at a time");
     assert!(db.store.due_operations(10).await?.is_empty());
 
@@ -580,32 +579,4 @@ async fn a_key_is_valid_until_it_expires_or_is_revoked() -> Result<()> {
     assert!(db.store.find_key(merchant_id, &hash(1)).await?.is_none(), "revoked");
     assert_eq!(db.store.list_keys(merchant_id).await?.len(), 2);
     db.close().await
-}
-
-const UP: Plan = Plan { direction: Direction::Up, steps: None, dry_run: false, lose_data: false };
-const DOWN: Plan = Plan { direction: Direction::Down, ..UP };
-
-#[tokio::test]
-async fn migrations_go_up_down_and_up_again() -> Result<()> {
-    let database = TestDatabase::empty().await?;
-    let owner = PgConnectOptions::from_str(database.owner_url())?;
-    let store = Store::open(owner.clone(), 1);
-    assert_eq!(store.check_schema().await?, Err(SchemaMismatch::Empty));
-    let planned = migrate(&owner, Plan { dry_run: true, ..UP }).await?;
-    assert!(status(&owner).await?.iter().all(|step| !step.applied), "a dry run changes nothing");
-    let count = planned.len();
-
-    // two at once: one waits for the other, and finds nothing to do
-    let (one, two) = tokio::join!(migrate(&owner, UP), migrate(&owner, UP));
-    assert!(one.is_ok() && two.is_ok(), "{one:?} {two:?}");
-    assert_eq!(store.check_schema().await?, Ok(()));
-
-    assert_eq!(migrate(&owner, Plan { steps: Some(1), ..DOWN }).await?.len(), 1);
-    assert!(matches!(store.check_schema().await?, Err(SchemaMismatch::Behind(_))));
-    assert_eq!(migrate(&owner, DOWN).await?.len(), count - 1);
-    assert_eq!(store.check_schema().await?, Err(SchemaMismatch::Empty));
-    assert_eq!(migrate(&owner, UP).await?.len(), count);
-    assert_eq!(store.check_schema().await?, Ok(()));
-    store.close().await;
-    database.close().await
 }

@@ -1,0 +1,1 @@
+-- Nothing to revert: the release before does not read it.

@@ -1,0 +1,1 @@
+-- Nothing to revert: that the rows are valid stays true.

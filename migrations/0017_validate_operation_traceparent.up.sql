@@ -1,0 +1,2 @@
+ALTER TABLE operations VALIDATE CONSTRAINT operations_traceparent_form;
+ALTER TABLE operations VALIDATE CONSTRAINT operations_traceparent_known;
