@@ -23,8 +23,8 @@ const ATTENTION_INTERVAL: Duration = Duration::from_millis(100);
 /// Runs everything on this machine: PostgreSQL, the provider's simulator and the service. Ctrl-C stops it all.
 ///
 /// PostgreSQL comes from the first that works: --database-url or DATABASE_URL, server programs on this machine
-/// (PG_BIN_DIR, PATH, where distributions put them), the system's packages. POSTGRES_FROM=url|binaries|packages
-/// forces one. Every PAYWRIGHT_*, OTEL_* and RUST_LOG of the environment is passed on to the service.
+/// (PG_BIN_DIR, PATH, where distributions put them), Docker (TEST_POSTGRES_IMAGE, or else the official image), the
+/// system's packages. POSTGRES_FROM=url|binaries|docker|packages forces one. Every PAYWRIGHT_*, OTEL_* and RUST_LOG of the environment is passed on to the service.
 ///
 /// Example: devstack --instances 2 --restart
 #[derive(Debug, Parser)]
@@ -197,6 +197,8 @@ mod tests {
         let passed = passed_on(environment.iter().map(|name| ((*name).to_owned(), "x".to_owned())));
 
         let names: Vec<&String> = passed.keys().collect();
-        assert_eq!(names, ["OTEL_SERVICE_NAME", "PAYWRIGHT_LEASE", "RUST_LOG"]);
+        let mut expected = ["OTEL_SERVICE_NAME", "PAYWRIGHT_LEASE", "RUST_LOG"];
+        expected.sort_unstable();
+        assert_eq!(names, expected);
     }
 }

@@ -5,11 +5,12 @@
 mod account;
 mod binaries;
 mod cluster;
+mod docker;
 mod packages;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -17,16 +18,17 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
 pub use cluster::{Cluster, Durability};
+pub(crate) use docker::settled;
 
 use crate::Report;
-use crate::process::Environment;
+use crate::process::{Account, Environment, Process};
 
 /// The oldest major version that works.
 pub const OLDEST_MAJOR: u32 = 15;
 
 const NOTHING_FOUND: &str = "no PostgreSQL: install PostgreSQL 15 or newer (Debian and Ubuntu: `apt-get install \
-     postgresql`, Fedora: `dnf install postgresql-server`, macOS: `brew install postgresql`), or name a server with \
-     DATABASE_URL";
+     postgresql`, Fedora: `dnf install postgresql-server`, macOS: `brew install postgresql`), start Docker, or name a \
+     server with DATABASE_URL";
 
 /// Where PostgreSQL can come from, in the order in which they are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub enum Source {
     Url,
     /// Server programs that are installed here.
     Binaries,
+    /// An image that holds server programs.
+    Docker,
     /// The system's packages.
     Packages,
 }
@@ -44,6 +48,7 @@ impl fmt::Display for Source {
         formatter.write_str(match self {
             Source::Url => "url",
             Source::Binaries => "binaries",
+            Source::Docker => "docker",
             Source::Packages => "packages",
         })
     }
@@ -56,9 +61,9 @@ impl FromStr for Source {
         match text {
             "url" => Ok(Source::Url),
             "binaries" => Ok(Source::Binaries),
+            "docker" => Ok(Source::Docker),
             "packages" => Ok(Source::Packages),
-            "docker" => bail!("POSTGRES_FROM=docker is not supported; use url, binaries or packages"),
-            other => bail!("POSTGRES_FROM is {other:?}; it must be url, binaries or packages"),
+            other => bail!("POSTGRES_FROM is {other:?}; it must be url, binaries, docker or packages"),
         }
     }
 }
@@ -102,48 +107,41 @@ pub enum Postgres {
 /// PostgreSQL's server programs.
 #[derive(Debug, Clone)]
 pub struct Installation {
-    programs: PathBuf,
-    libraries: Option<OsString>,
+    programs: Programs,
     major: u32,
 }
 
+#[derive(Debug, Clone)]
+enum Programs {
+    Here(binaries::Directory),
+    Image(docker::Image),
+}
+
 impl Installation {
-    /// The programs in `directory`, if they are there and new enough.
-    fn at(directory: &Path, libraries: Option<OsString>) -> Result<Installation> {
-        // The link is followed because initdb looks for its companions beside itself.
-        let initdb = directory.join("initdb").canonicalize();
-        let programs = initdb.ok().and_then(|path| path.parent().map(Path::to_owned));
-        let programs = programs
-            .filter(|found| found.join("postgres").is_file())
-            .ok_or_else(|| anyhow!("{} has no PostgreSQL server programs", directory.display()))?;
-        let mut installation = Installation { programs, libraries, major: 0 };
-        installation.major = installation.ask_version()?;
-        if installation.major < OLDEST_MAJOR {
-            bail!(
-                "{} is PostgreSQL {}, and {OLDEST_MAJOR} is the oldest that works",
-                directory.display(),
-                installation.major
-            );
+    /// Refuses a version that is too old.
+    fn new(programs: Programs, major: u32) -> Result<Installation> {
+        let installation = Installation { programs, major };
+        if major < OLDEST_MAJOR {
+            let origin = installation.origin();
+            bail!("{origin} is PostgreSQL {major}, and {OLDEST_MAJOR} is the oldest that works");
         }
         Ok(installation)
     }
 
-    fn ask_version(&self) -> Result<u32> {
-        let output = std::process::Command::new(self.program("postgres"))
-            .arg("--version")
-            .envs(&self.environment())
-            .output()
-            .with_context(|| format!("cannot run {}", self.program("postgres").display()))?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        major_version(&text).with_context(|| {
-            let complaint = String::from_utf8_lossy(&output.stderr);
-            format!("{} says {:?} {}", self.program("postgres").display(), text.trim(), complaint.trim())
-        })
+    /// The directory with the programs, if they are on this machine and not in an image.
+    pub fn programs(&self) -> Option<&Path> {
+        match &self.programs {
+            Programs::Here(directory) => Some(directory.path()),
+            Programs::Image(_) => None,
+        }
     }
 
-    /// The directory with the programs.
-    pub fn programs(&self) -> &Path {
-        &self.programs
+    /// Where the programs are, for people.
+    pub fn origin(&self) -> String {
+        match &self.programs {
+            Programs::Here(directory) => directory.path().display().to_string(),
+            Programs::Image(image) => format!("the image {image}"),
+        }
     }
 
     /// The major version.
@@ -151,21 +149,39 @@ impl Installation {
         self.major
     }
 
-    fn program(&self, name: &str) -> PathBuf {
-        self.programs.join(name)
+    /// Runs a program to its end, for the cluster in `directory` and as `account`.
+    async fn run(
+        &self,
+        program: &str,
+        arguments: &[OsString],
+        directory: &Path,
+        account: Option<Account>,
+    ) -> Result<()> {
+        match &self.programs {
+            Programs::Here(programs) => programs.run(program, arguments, account).await,
+            Programs::Image(image) => image.run(program, arguments, directory, account).await.map(drop),
+        }
     }
 
-    fn environment(&self) -> Environment {
-        // The settings that follow from the locale and the zone must not depend on who creates the cluster.
-        let mut environment = Environment::from([
-            ("LC_ALL".to_owned(), "C.UTF-8".to_owned()),
-            ("TZ".to_owned(), "UTC".to_owned()),
-        ]);
-        if let Some(path) = self.libraries.as_ref().and_then(|path| path.to_str()) {
-            environment.insert("LD_LIBRARY_PATH".to_owned(), path.to_owned());
+    /// Starts the server of the cluster in `directory`, as `account`. It writes to the end of `log`.
+    async fn serve(
+        &self,
+        arguments: &[OsString],
+        directory: &Path,
+        account: Option<Account>,
+        log: &Path,
+    ) -> Result<Process> {
+        match &self.programs {
+            Programs::Here(programs) => programs.serve(arguments, account, log),
+            Programs::Image(image) => image.serve(arguments, directory, account, log).await,
         }
-        environment
     }
+}
+
+/// What all programs are told: the settings that follow from the locale and the zone must not depend on who creates the
+/// cluster.
+fn environment() -> Environment {
+    Environment::from([("LC_ALL".to_owned(), "C.UTF-8".to_owned()), ("TZ".to_owned(), "UTC".to_owned())])
 }
 
 /// Finds PostgreSQL in the first place that has it.
@@ -186,12 +202,24 @@ pub async fn find(wanted: &Wanted, report: Report) -> Result<Postgres> {
         (Some(Source::Binaries), _) => {
             binaries::find(wanted.major)?.map(Postgres::Installed).ok_or_else(|| anyhow!(NOTHING_FOUND))
         }
+        (Some(Source::Docker), _) => docker::find(wanted.major, report).await.map(Postgres::Installed),
         (Some(Source::Packages), _) => packages::install(report).await.map(Postgres::Installed),
-        (None, None) => match binaries::find(wanted.major)? {
-            Some(installation) => Ok(Postgres::Installed(installation)),
-            None => packages::install(report).await.map(Postgres::Installed).with_context(|| NOTHING_FOUND),
-        },
+        (None, None) => find_programs(wanted.major, report).await.map(Postgres::Installed),
     }
+}
+
+async fn find_programs(major: Option<u32>, report: Report) -> Result<Installation> {
+    if let Some(installation) = binaries::find(major)? {
+        return Ok(installation);
+    }
+    // A machine without Docker is nothing to talk about, one whose Docker does not help is.
+    if docker::answers().await.is_ok() {
+        match docker::find(major, report).await {
+            Ok(installation) => return Ok(installation),
+            Err(error) => report(&format!("not from Docker: {error:#}; trying the system's packages")),
+        }
+    }
+    packages::install(report).await.with_context(|| NOTHING_FOUND)
 }
 
 /// Refuses a server that does not answer or is too old.
@@ -231,10 +259,9 @@ mod tests {
 
     #[test]
     fn sources_are_named_as_in_the_environment() {
-        for source in [Source::Url, Source::Binaries, Source::Packages] {
+        for source in [Source::Url, Source::Binaries, Source::Docker, Source::Packages] {
             assert_eq!(source.to_string().parse::<Source>().unwrap(), source);
         }
-        assert!("docker".parse::<Source>().unwrap_err().to_string().contains("not supported"));
         assert!("cloud".parse::<Source>().is_err());
     }
 

@@ -9,9 +9,11 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use nix::errno::Errno;
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// Names and values for a process' environment.
@@ -142,7 +144,7 @@ impl Spec {
         let pid = child.id().ok_or_else(|| anyhow!("{} has no process id", self.name))?;
         Ok(Process {
             name: self.name.clone(),
-            child: Some(child),
+            life: Some(Life::Child(child)),
             pid: Pid::from_raw(i32::try_from(pid)?),
             stop_signal: self.stop_signal,
         })
@@ -171,17 +173,36 @@ pub(crate) fn inherited() -> impl Iterator<Item = (&'static str, OsString)> {
     INHERITED.iter().filter_map(|name| std::env::var_os(name).map(|value| (*name, value)))
 }
 
-/// A running child. Dropping it kills it.
+/// A process that we started. Dropping it kills it.
 #[derive(Debug)]
 pub struct Process {
     name: String,
     /// None once it was let go.
-    child: Option<Child>,
+    life: Option<Life>,
     pid: Pid,
     stop_signal: Signal,
 }
 
+/// How we learn that a process has ended.
+#[derive(Debug)]
+enum Life {
+    Child(Child),
+    /// Somebody else's child, who says so here.
+    Told(watch::Receiver<Option<ExitStatus>>),
+}
+
 impl Process {
+    /// A process that another one started for us, and whose end is told by `ended`.
+    pub(crate) fn told(
+        name: impl Into<String>,
+        pid: u32,
+        stop_signal: Signal,
+        ended: watch::Receiver<Option<ExitStatus>>,
+    ) -> Result<Process> {
+        let pid = Pid::from_raw(i32::try_from(pid)?);
+        Ok(Process { name: name.into(), life: Some(Life::Told(ended)), pid, stop_signal })
+    }
+
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.pid.as_raw().unsigned_abs()
@@ -193,8 +214,9 @@ impl Process {
     ///
     /// When the operating system cannot say.
     pub fn exited(&mut self) -> Result<Option<ExitStatus>> {
-        match &mut self.child {
-            Some(child) => Ok(child.try_wait()?),
+        match &mut self.life {
+            Some(Life::Child(child)) => Ok(child.try_wait()?),
+            Some(Life::Told(ended)) => Ok(*ended.borrow()),
             None => Ok(None),
         }
     }
@@ -242,13 +264,19 @@ impl Process {
     ///
     /// When it still runs after `bound`.
     pub async fn wait(&mut self, bound: Duration) -> Result<ExitStatus> {
-        let Some(child) = &mut self.child else {
-            return Err(anyhow!("{} was let go and cannot be waited for", self.name));
+        let ended = async {
+            match &mut self.life {
+                Some(Life::Child(child)) => Ok(child.wait().await?),
+                Some(Life::Told(ended)) => {
+                    let told = ended.wait_for(Option::is_some).await.ok().and_then(|status| *status);
+                    told.ok_or_else(|| anyhow!("nobody is left to say whether {} has ended", self.name))
+                }
+                None => Err(anyhow!("{} was let go and cannot be waited for", self.name)),
+            }
         };
-        let status = timeout(bound, child.wait())
+        timeout(bound, ended)
             .await
-            .map_err(|_| anyhow!("{} (pid {}) still runs after {bound:?}", self.name, self.pid))??;
-        Ok(status)
+            .map_err(|_| anyhow!("{} (pid {}) still runs after {bound:?}", self.name, self.pid))?
     }
 
     /// Asks it to end and kills it when it has not within `grace`.
@@ -268,16 +296,20 @@ impl Process {
 
     /// Lets it go on without us: it is not killed when this handle is dropped.
     pub fn let_go(mut self) -> u32 {
-        self.child = None;
+        self.life = None;
         self.pid()
     }
 
     fn signal(&mut self, signal: Signal) -> Result<()> {
         // Once it has been waited for, its number may belong to another process.
-        if self.child.is_none() || self.exited()?.is_some() {
+        if self.life.is_none() || self.exited()?.is_some() {
             return Ok(());
         }
-        signal::kill(self.pid, signal).with_context(|| format!("cannot send {signal} to {}", self.name))
+        match signal::kill(self.pid, signal) {
+            // It has ended, and we have not been told yet. A child of ours would have waited for us.
+            Err(Errno::ESRCH) => Ok(()),
+            sent => sent.with_context(|| format!("cannot send {signal} to {}", self.name)),
+        }
     }
 }
 

@@ -358,6 +358,7 @@ impl Stack {
         if let Some(cluster) = &mut self.cluster {
             cluster.stop().await?;
         }
+        postgres::settled().await;
         self.guard.watch(std::iter::empty())
     }
 
@@ -370,7 +371,7 @@ impl Stack {
                 self.tell(&format!(
                     "starting PostgreSQL {} from {}",
                     installation.major(),
-                    installation.programs().display()
+                    installation.origin()
                 ));
                 let port = Port::free()?;
                 let durability = Durability::Durable;

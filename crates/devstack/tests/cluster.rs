@@ -11,13 +11,16 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use devstack::port::Port;
-use devstack::postgres::{self, Cluster, Durability, Installation, Postgres, Wanted};
+use devstack::postgres::{self, Cluster, Durability, Installation, Postgres, Source, Wanted};
 use devstack::silent;
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 
 async fn installation() -> Installation {
-    match postgres::find(&Wanted::default(), silent).await.unwrap() {
+    // By every road that is forced, but never by a server that is there.
+    let wanted = Wanted { url: None, ..Wanted::from_environment().unwrap() };
+    let source = wanted.source.filter(|source| *source != Source::Url);
+    match postgres::find(&Wanted { source, ..wanted }, silent).await.unwrap() {
         Postgres::Installed(installation) => installation,
         Postgres::Url(url) => panic!("asked for programs, got {url}"),
     }

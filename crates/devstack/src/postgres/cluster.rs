@@ -1,5 +1,6 @@
 //! A cluster of our own: created once, started, stopped, and started again after it was killed.
 
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use sqlx::postgres::PgConnectOptions;
@@ -17,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{Installation, account};
 use crate::Report;
 use crate::lock::DirectoryLock;
-use crate::process::{Account, Output, Process, Spec};
+use crate::process::{Account, Process};
 
 /// How long a start may take: replaying what a crash left can need most of it.
 const START_BOUND: Duration = Duration::from_secs(60);
@@ -54,7 +55,7 @@ impl Durability {
 /// A cluster and, while it runs, its server.
 ///
 /// The server listens on 127.0.0.1 alone and knows one superuser, `postgres`, whose random password lies beside the
-/// data. It is a direct child, so that its death is noticed; dropping the cluster stops it.
+/// data. Its death is noticed, and dropping the cluster stops it.
 #[derive(Debug)]
 pub struct Cluster {
     installation: Installation,
@@ -105,12 +106,12 @@ impl Cluster {
         }
         let made_by = Cluster::version_of(&cluster.directory);
         if made_by != Some(cluster.installation.major()) {
+            let made_by = made_by.map_or_else(|| "?".to_owned(), |major| major.to_string());
             bail!(
-                "the data in {} was made by PostgreSQL {} and {} is PostgreSQL {}; set PG_BIN_DIR to the former, or \
-                 remove the directory to start afresh",
+                "the data in {} was made by PostgreSQL {made_by} and {} is PostgreSQL {}; set PG_BIN_DIR to the former, or \
+                 POSTGRES_FROM=docker and TEST_POSTGRES_IMAGE=postgres:{made_by}, or remove the directory to start afresh",
                 cluster.directory.display(),
-                made_by.map_or_else(|| "?".to_owned(), |major| major.to_string()),
-                cluster.installation.programs().display(),
+                cluster.installation.origin(),
                 cluster.installation.major()
             );
         }
@@ -149,7 +150,7 @@ impl Cluster {
                 );
             }
             if !self.is_running()? {
-                self.spawn()?;
+                self.spawn().await?;
             }
             sleep(POLL).await;
             // The processes of a killed server need a moment to notice it, and until then a new one refuses to start.
@@ -160,29 +161,20 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts the server process without waiting for it.
+    /// Starts the server process without waiting until it answers.
     ///
     /// # Errors
     ///
     /// When the program cannot be executed.
-    pub fn spawn(&mut self) -> Result<()> {
-        let mut spec = Spec::new(
-            "PostgreSQL",
-            self.installation.program("postgres"),
-            Output::File(self.directory.join("log")),
-        )
-        .environment(&self.installation.environment())
-        .account(self.account)
-        // The fast shutdown. SIGTERM would wait for every client to leave, SIGQUIT leaves shared memory behind.
-        .stop_signal(Signal::SIGINT)
-        .argument("-D")
-        .argument(self.data());
+    pub async fn spawn(&mut self) -> Result<()> {
+        let mut arguments: Vec<OsString> = vec!["-D".into(), self.data().into()];
         let port = format!("port={}", self.port);
         let reachable = ["listen_addresses=127.0.0.1", "unix_socket_directories=", &port];
         for setting in reachable.iter().chain(self.durability.settings()) {
-            spec = spec.argument("-c").argument(setting);
+            arguments.extend(["-c".into(), setting.into()]);
         }
-        self.server = Some(spec.spawn()?);
+        let server = self.installation.serve(&arguments, &self.directory, self.account, &self.log()).await?;
+        self.server = Some(server);
         Ok(())
     }
 
@@ -239,6 +231,10 @@ impl Cluster {
         self.directory.join("data")
     }
 
+    fn log(&self) -> PathBuf {
+        self.directory.join("log")
+    }
+
     fn password_file(&self) -> PathBuf {
         self.directory.join("password")
     }
@@ -260,27 +256,16 @@ impl Cluster {
         writeln!(file, "{}", uuid::Uuid::new_v4().simple())?;
         account::hand_over(&self.password_file(), self.account)?;
 
-        let mut command = tokio::process::Command::new(self.installation.program("initdb"));
-        command
-            .args(["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8"])
-            .arg("--data-checksums")
-            .arg("--pwfile")
-            .arg(self.password_file())
-            .arg("-D")
-            .arg(&unfinished)
-            .envs(&self.installation.environment())
-            .current_dir("/")
-            .kill_on_drop(true);
+        let mut arguments: Vec<OsString> =
+            ["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8"]
+                .map(OsString::from)
+                .to_vec();
+        arguments.extend(["--data-checksums".into(), "--pwfile".into(), self.password_file().into()]);
+        arguments.extend(["-D".into(), unfinished.clone().into()]);
         if self.durability == Durability::Throwaway {
-            command.arg("--no-sync");
+            arguments.push("--no-sync".into());
         }
-        if let Some(account) = self.account {
-            command.uid(account.uid).gid(account.gid);
-        }
-        let output = command.output().await.context("cannot run initdb")?;
-        if !output.status.success() {
-            bail!("initdb failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-        }
+        self.installation.run("initdb", &arguments, &self.directory, self.account).await?;
         fs::rename(&unfinished, self.data())?;
         Ok(())
     }
@@ -322,7 +307,7 @@ impl Cluster {
     }
 
     fn last_words(&self) -> String {
-        let log = fs::read(self.directory.join("log")).unwrap_or_default();
+        let log = fs::read(self.log()).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let mut lines: Vec<&str> = log.lines().rev().take(6).collect();
         lines.reverse();

@@ -75,7 +75,7 @@ impl StackOptions {
     /// The same with a database that exists, such as a [`crate::TestDatabase`]'s `owner_url`.
     #[must_use]
     pub fn database(mut self, owner_url: impl Into<String>) -> StackOptions {
-        self.postgres.url = Some(owner_url.into());
+        self.postgres = Wanted { url: Some(owner_url.into()), ..Wanted::default() };
         self
     }
 

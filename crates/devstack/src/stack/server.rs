@@ -114,8 +114,8 @@ pub(super) trait Child {
     fn name(&self) -> &str;
     /// How it ended, in words; None while it runs.
     fn ended(&mut self) -> Result<Option<String>>;
-    /// Starts it without waiting for it: meanwhile another child may die.
-    fn spawn_again(&mut self) -> Result<()>;
+    /// Starts it without waiting until it answers: meanwhile another child may die.
+    async fn spawn_again(&mut self) -> Result<()>;
     async fn answers(&self) -> bool;
 }
 
@@ -138,7 +138,7 @@ pub(super) async fn attend(
         if restart && attention.last_start.is_none_or(|start| start.elapsed() >= START_GAP) {
             attention.last_start = Some(Instant::now());
             attention.is_awaited = true;
-            child.spawn_again().with_context(|| format!("cannot start {} again", child.name()))?;
+            child.spawn_again().await.with_context(|| format!("cannot start {} again", child.name()))?;
         }
         return Ok(false);
     }
@@ -159,7 +159,7 @@ impl Child for Server {
         Ok(self.process.exited()?.map(|status| status.to_string()))
     }
 
-    fn spawn_again(&mut self) -> Result<()> {
+    async fn spawn_again(&mut self) -> Result<()> {
         self.spawn()
     }
 
@@ -180,8 +180,8 @@ impl Child for Cluster {
         }
     }
 
-    fn spawn_again(&mut self) -> Result<()> {
-        self.spawn()
+    async fn spawn_again(&mut self) -> Result<()> {
+        self.spawn().await
     }
 
     async fn answers(&self) -> bool {

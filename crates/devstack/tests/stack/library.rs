@@ -4,6 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 
+use devstack::postgres::{Source, Wanted};
 use devstack::process::Environment;
 use devstack::{Stack, StackOptions, TestDatabase};
 use sqlx::{Connection, PgConnection};
@@ -12,7 +13,14 @@ use crate::stand_ins::{directory, install};
 use crate::{runs, until};
 
 fn options(directory: &Path) -> StackOptions {
-    StackOptions { programs: Some(directory.join("bin")), ..StackOptions::new(directory.join("data")) }
+    // By every road that is forced, but never with a server that is there.
+    let wanted = Wanted { url: None, ..Wanted::from_environment().unwrap() };
+    let source = wanted.source.filter(|source| *source != Source::Url);
+    StackOptions {
+        programs: Some(directory.join("bin")),
+        postgres: Wanted { source, ..wanted },
+        ..StackOptions::new(directory.join("data"))
+    }
 }
 
 async fn status(url: &str) -> Option<u16> {
