@@ -10,7 +10,7 @@ WITH_DATABASE := cargo run --quiet --package devstack --example with_database --
 # One choice of packages for every build: another has other features, and builds half of the dependencies again.
 DRILL := cargo build --release --workspace --bins && PAYWRIGHT_BIN_DIR=target/release target/release/drill
 
-.PHONY: help run test ci fmt lint docs lint-migrations check-sqlx sqlx openapi race storm bench drill
+.PHONY: help run test ci lint sqlx openapi race storm bench drill test-images test-deploy
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -23,22 +23,15 @@ test: ## The whole test suite, against a real PostgreSQL that is found or instal
 	cargo test --workspace --no-fail-fast
 
 ci: export NO_SKIP = 1
-ci: fmt lint docs lint-migrations check-sqlx $(PYTHON)/interop test ## What must pass before a change lands, no test skipped
+ci: lint $(PYTHON)/interop test ## What must pass before a change lands, no test skipped
 
-fmt: ## Is everything formatted?
+lint: $(PYTHON)/squawk $(PYTHON)/kubernetes-validate $(SQLX) ## Formatting, clippy, docs, migrations, .sqlx, manifests; a warning is an error
 	cargo fmt --all --check
-
-lint: ## clippy on everything, warnings are errors
 	cargo clippy --workspace --all-targets -- -D warnings
-
-docs: ## Build the code's documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
-
-lint-migrations: $(PYTHON)/squawk ## Are the migrations safe for a database that is in use?
 	$(PYTHON)/squawk --config .squawk.toml migrations/*.up.sql
-
-check-sqlx: $(SQLX) ## Is .sqlx what the queries and the schema say?
 	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(WITH_DATABASE) cargo sqlx prepare --check --workspace -- --all-targets
+	$(PYTHON)/python deploy/check-manifests
 
 sqlx: $(SQLX) ## Write .sqlx anew, after a query or a migration changed
 	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(WITH_DATABASE) cargo sqlx prepare --workspace -- --all-targets
@@ -56,8 +49,14 @@ storm: ## Kill the service 100 times under load while the provider loses answers
 bench: ## Payments per second, beside pgbench with the same statements
 	$(DRILL) bench
 
-drill: ## One of the others: make drill NAME=refunds, duels, tenants, hangups or pages
+drill: ## One of the others: make drill NAME=refunds, duels, tenants, hangups, pages or migrations
 	$(DRILL) $(NAME)
+
+test-images: ## Stand-ins for images, from Debian's packages, where no registry can be reached
+	tests/images/build
+
+test-deploy: ## Build the images, try them in containers, start all of it with Compose
+	deploy/test.sh
 
 $(SQLX):
 	cargo install sqlx-cli --version 0.9.0 --locked --debug --no-default-features --features postgres,rustls \
@@ -69,7 +68,25 @@ $(PYTHON)/pip:
 $(PYTHON)/squawk: | $(PYTHON)/pip
 	$(PYTHON)/pip install --quiet squawk-cli==2.70.0
 
+$(PYTHON)/kubernetes-validate: deploy/requirements.txt | $(PYTHON)/pip
+	$(PYTHON)/pip install --quiet --requirement $<
+	@touch $@
+
 # what the tests against other people's implementations run; without it they say that they are skipped
 $(PYTHON)/interop: tests/interop/requirements.txt | $(PYTHON)/pip
 	$(PYTHON)/pip install --quiet --requirement $<
 	@touch $@
+
+# template only: begin
+CARGO_GENERATE := $(TOOLS)/bin/cargo-generate
+.PHONY: rename template-test
+
+rename: ## A name of your own for the program, its settings and the prose: make rename NAME=my-pay
+	@template/rename "$$NAME"
+
+template-test: $(CARGO_GENERATE) ## Generate projects and run the lints and tests of one; FAST=1 builds it only
+	template/test $(if $(FAST),--fast)
+
+$(CARGO_GENERATE):
+	cargo install cargo-generate --version 0.23.14 --locked --debug --root $(TOOLS) --target-dir $(TOOLS)/build
+# template only: end
