@@ -1,4 +1,4 @@
-//! What the documents name is there: targets, files, settings, commands. A document is every `*.md` outside of `target/`
+//! What the documents name is there: targets, files, settings, commands, metrics. A document is every `*.md` outside of `target/`
 //! and hidden directories.
 //!
 //! The rule for paths: a code span without blanks that begins with a directory of [`ROOTS`] is a path from the root; one
@@ -8,15 +8,25 @@
 //! The place that lists every setting is `paywright --help`. Documents name those that they have something to say about.
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Profile, programs};
+use e2e::{Profile, World, payment, programs};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Directories whose names begin a path from the repository's root.
-const ROOTS: [&str; 8] =
-    ["crates/", "tests/", "migrations/", "docs/", ".github/", ".ci/", ".cargo/", ".sqlx/"];
+const ROOTS: [&str; 10] = [
+    "crates/",
+    "tests/",
+    "migrations/",
+    "docs/",
+    "deploy/",
+    "template/",
+    ".github/",
+    ".ci/",
+    ".cargo/",
+    ".sqlx/",
+];
 /// Packages and rooms of the service: how the path of a file in them begins, and where it is.
 const ROOMS: [(&str, &str); 10] = [
     ("app/", "crates/api/src/app"),
@@ -180,7 +190,9 @@ fn every_target_is_in_the_makefile() -> Result<()> {
                 wrong.push(format!("{place}: `make {target}` is no target of the Makefile"));
             }
         }
-        let drill = rest.split_whitespace().find_map(|word| word.strip_prefix("NAME="));
+        let drill = rest
+            .strip_prefix("drill ")
+            .and_then(|rest| rest.split_whitespace().next()?.strip_prefix("NAME="));
         if let Some(name) = drill.filter(|name| !drills.contains(&format!("mod {name};"))) {
             wrong.push(format!("{place}: `{text}`: {name} is no drill of tests/drills/main.rs"));
         }
@@ -262,7 +274,7 @@ fn paths_are_told_from_other_code() {
 
 /// The names in a text that begin as the service's settings do.
 fn settings(text: &str) -> impl Iterator<Item = &str> {
-    let names = text.split(|c: char| !c.is_ascii_uppercase() && c != '_');
+    let names = text.split(|c: char| !c.is_ascii_uppercase() && !c.is_ascii_digit() && c != '_');
     names.filter(|name| name.starts_with("PAYWRIGHT_") && !name.ends_with('_'))
 }
 
@@ -297,7 +309,7 @@ fn every_setting_is_one() -> Result<()> {
 }
 
 /// What the service's program says to these arguments, and whether it takes them.
-fn paywright(arguments: &[&str]) -> Result<(bool, String)> {
+fn service(arguments: &[&str]) -> Result<(bool, String)> {
     let mut command = Command::new(programs(Profile::Debug)?.join("paywright"));
     let output = command.args(arguments).env_clear().stdin(Stdio::null()).output()?;
     Ok((output.status.success(), String::from_utf8(output.stdout)?))
@@ -305,7 +317,7 @@ fn paywright(arguments: &[&str]) -> Result<(bool, String)> {
 
 #[test]
 fn help_lists_every_setting() -> Result<()> {
-    let (_, help) = paywright(&["--help"])?;
+    let (_, help) = service(&["--help"])?;
     let listed: BTreeSet<&str> = settings(&help).collect();
     let config = fs::read_to_string(root().join("crates/api/src/config.rs"))?;
     let table = config.split("pub const SETTINGS").nth(1).and_then(|rest| rest.split("\n];").next());
@@ -333,9 +345,57 @@ fn every_subcommand_is_one() -> Result<()> {
     let mut wrong = Vec::new();
     for (words, place) in named {
         let arguments: Vec<&str> = words.iter().map(String::as_str).chain(["--help"]).collect();
-        if !paywright(&arguments)?.0 {
+        if !service(&arguments)?.0 {
             wrong.push(format!("{place}: `paywright {}` is no command", words.join(" ")));
         }
     }
+    report(wrong)
+}
+
+/// What may be named of metrics: those that a service shows, and their labels.
+struct Shown {
+    metrics: BTreeSet<String>,
+    labels: BTreeSet<String>,
+}
+
+impl Shown {
+    fn read(text: &str) -> Self {
+        let metrics = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        let series = text.lines().filter(|line| !line.starts_with('#'));
+        let labels = series.filter_map(|line| line.split_once('{')?.1.rsplit_once('}'));
+        let labels = labels.flat_map(|(labels, _)| labels.split(',')).filter_map(|pair| pair.split_once('='));
+        Self {
+            metrics: metrics.map(str::to_owned).collect(),
+            labels: labels.map(|(name, _)| name.to_owned()).collect(),
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        let series = ["_bucket", "_count", "_sum"].iter().find_map(|end| name.strip_suffix(end));
+        self.labels.contains(name)
+            || [Some(name), series].into_iter().flatten().any(|name| self.metrics.contains(name))
+    }
+}
+
+#[tokio::test]
+async fn the_documents_name_every_metric_and_no_other() -> Result<()> {
+    const METRICS: [&str; 5] =
+        ["http_server_", "http_client_", "payments_operations_", "payments_idempotency_", "db_client_"];
+    let world = World::start().await?;
+    assert_eq!(world.api.create("key", &payment("order-1")).await?.status, 201);
+    let answer = world.api.http.get(format!("{}/metrics", world.stack.ops_url(0)?)).send().await?;
+    let shown = Shown::read(&answer.text().await?);
+    world.finish().await?;
+    let mut wrong = Vec::new();
+    let mut named = BTreeSet::new();
+    for Piece { place, text } in documents()?.iter().flat_map(Document::spans) {
+        if METRICS.iter().any(|prefix| text.starts_with(prefix)) && !shown.has(&text) {
+            wrong.push(format!("{place}: `{text}` is no metric at /metrics, nor a label"));
+        }
+        named.insert(text);
+    }
+    let unnamed =
+        shown.metrics.difference(&named).map(|name| format!("`{name}` is at /metrics and in no document"));
+    wrong.extend(unnamed);
     report(wrong)
 }
