@@ -31,17 +31,20 @@ struct Round {
 pub async fn duel(world: &World, rounds: usize, at_once: usize) -> Result<Figures> {
     let apis = world.apis();
     ensure!(apis.len() > 1, "a race between processes needs two of them");
-    let rule = |verb: &str, fault| {
+    let rule = |verb: &str, fault: &str, probability: f64, times: Option<u8>| {
         let endpoint = format!("POST /v1/payment_intents/*/{verb}");
-        json!({ "match": endpoint, "fault": fault, "probability": LOST, "delay_ms": 60_000 })
+        json!({ "match": endpoint, "fault": fault, "probability": probability, "times": times, "delay_ms": 60_000 })
     };
-    let rules = json!([
-        rule("capture", "hang_after"),
-        rule("capture", "reset_after"),
-        rule("cancel", "hang_after"),
-        rule("cancel", "reset_after"),
-    ]);
-    world.simulator.faults(&rules).await?;
+    // each once for certain, and then by chance
+    let rules: Vec<Value> = [(1.0, Some(1)), (LOST, None)]
+        .into_iter()
+        .flat_map(|(probability, times)| {
+            ["capture", "cancel"].into_iter().flat_map(move |verb| {
+                ["hang_after", "reset_after"].map(|fault| rule(verb, fault, probability, times))
+            })
+        })
+        .collect();
+    world.simulator.faults(&json!(rules)).await?;
     let mut ended: Vec<Round> = Vec::new();
     let mut tasks = JoinSet::new();
     for round in 0..rounds {

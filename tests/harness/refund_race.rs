@@ -42,7 +42,11 @@ pub async fn refund_race(world: &World, contest: RefundContest, callers: usize) 
     ensure!(created.json()["status"] == "captured", "{}", created.json());
     let path = created.header("location").to_owned();
     if contest == RefundContest::LostAnswers {
-        let lost = json!([{ "match": "POST /v1/refunds", "fault": "reset_after", "probability": 0.3 }]);
+        // one for certain, and then by chance
+        let lost = json!([
+            { "match": "POST /v1/refunds", "fault": "reset_after", "probability": 1, "times": 1 },
+            { "match": "POST /v1/refunds", "fault": "reset_after", "probability": 0.3 },
+        ]);
         world.simulator.faults(&lost).await?;
     }
     let answers = simultaneously(&apis, contest, &path, callers).await?;

@@ -129,6 +129,9 @@ impl Storm {
     fn faults(&self) -> Value {
         let create = "POST /v1/payment_intents";
         json!([
+            // each once for certain, and then by chance
+            { "match": create, "fault": "reset_after", "probability": 1, "times": 1 },
+            { "match": create, "fault": "late", "probability": 1, "times": 1, "delay_ms": self.late_by.as_millis() },
             { "match": create, "fault": "reset_after", "probability": self.reset_after },
             // rules are drawn in order: what the first one took is missing here
             { "match": create, "fault": "late", "probability": self.late / (1.0 - self.reset_after),
