@@ -40,7 +40,7 @@ async fn a_service_is_unready_while_its_schema_is_another() -> Result<()> {
     assert_eq!(health(&world, 0).await?, (200, 200, ready.clone()));
     assert_eq!(healthcheck(&world).await?, Some(0));
 
-    let owner = world.database.owner_url().to_owned();
+    let owner = world.stack.owner_url().to_owned();
     let migrate = async |direction| -> Result<()> {
         let output =
             run(&world, &["migrate", direction], &[("PAYWRIGHT_MIGRATION_DATABASE_URL", &owner)]).await?;
@@ -69,7 +69,7 @@ async fn a_service_starts_without_its_database_and_is_ready_when_it_is_there() -
     // where the database will be once somebody listens
     let door = Port::free()?;
     let (public, operations) = (Port::free()?, Port::free()?);
-    let service = world.database.service_url();
+    let service = world.stack.service_env()?["DATABASE_URL"].clone();
     let authority = service.split('@').nth(1).and_then(|rest| rest.split('/').next()).context("a host")?;
     let local = |port: &Port| format!("127.0.0.1:{}", port.number());
     let mut settings = world.stack.service_env()?;
@@ -294,7 +294,7 @@ async fn a_taken_port_stops_the_start_and_a_healthcheck_needs_somebody_there() -
 async fn a_secret_may_come_from_a_file() -> Result<()> {
     let world = World::start().await?;
     let secret = tempfile::NamedTempFile::new()?;
-    std::fs::write(&secret, format!("{}\n", world.database.service_url()))?;
+    std::fs::write(&secret, format!("{}\n", world.stack.service_env()?["DATABASE_URL"]))?;
     let path = secret.path().to_str().context("a path")?;
     let mut settings = world.stack.service_env()?;
     settings.remove("DATABASE_URL");

@@ -70,7 +70,7 @@ pub async fn run(options: Options) -> Result<()> {
     figures.tell("callers that hung up", hung_up);
     finished(&world, callers, &mut figures).await?;
     whole_pool(&world, &mut figures).await?;
-    figures.audit(&world.audit().await?);
+    figures.findings(&world.check().await?);
 
     println!("callers that hang up in the middle:\n{figures}");
     world.stop().await?;
@@ -143,7 +143,7 @@ async fn finished(world: &World, callers: usize, figures: &mut Figures) -> Resul
 
 /// As many creates as the pool has connections, made to use all of them at the same time by a table that is locked.
 async fn whole_pool(world: &World, figures: &mut Figures) -> Result<()> {
-    let mut owner = sqlx::PgConnection::connect(world.database.owner_url()).await?;
+    let mut owner = sqlx::PgConnection::connect(world.stack.owner_url()).await?;
     let mut lock = owner.begin().await?;
     sqlx::query("LOCK TABLE payments IN SHARE ROW EXCLUSIVE MODE").execute(&mut *lock).await?;
     let mut creates = JoinSet::new();

@@ -1,27 +1,45 @@
-//! Shows that no crash of the service charges twice, loses a charge, or takes back what a client was told.
+//! Shows that no crash charges twice, loses a charge, or takes back what a client was told.
 //!
-//! Clients create payments at their own pace while services are killed with SIGKILL, each time with at least 20
-//! operations open, and the provider loses answers: it charges and resets the connection, or resets the connection and
-//! charges later. Killed services are started again at once. Then three witnesses are compared: the database, the
-//! provider's ledger, and what the clients remember of every answer.
+//! Customers pay, capture, cancel and refund at their own pace while services, PostgreSQL and the provider are killed with
+//! SIGKILL, each time with at least 20 operations open. The provider executes and loses the answer, executes later, and
+//! forgets keys. Whoever is killed is started again at once. Then the checker compares three witnesses: the provider's
+//! ledger, the database, and what the clients remember of every answer.
 
 use anyhow::Result;
 use clap::Args;
-use e2e::{Profile, Storm};
+use e2e::{Least, Profile, Storm};
 
-/// Kill services under load while the provider loses answers, and compare what everybody remembers.
+/// Kill services, PostgreSQL and the provider under load, and compare what everybody remembers.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: drill kills --kills 10 --rate 120")]
+#[command(after_help = "Example: drill kills --services-killed 10 --postgres-killed 2 --provider-killed 2")]
 pub struct Options {
     /// How often a service is killed
-    #[arg(long, default_value_t = 100)]
-    kills: usize,
+    #[arg(long, default_value_t = 40)]
+    services_killed: usize,
+    /// How often PostgreSQL is killed
+    #[arg(long, default_value_t = 10)]
+    postgres_killed: usize,
+    /// How often the provider is killed
+    #[arg(long, default_value_t = 10)]
+    provider_killed: usize,
     /// How many services there are
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 3)]
     services: usize,
-    /// New payments per second
-    #[arg(long, default_value_t = 80.0)]
+    /// New customers per second
+    #[arg(long, default_value_t = 60.0)]
     rate: f64,
+    /// Attempts of clients without which the run does not count
+    #[arg(long, default_value_t = 1_000)]
+    attempts: usize,
+    /// Answers lost after the provider executed, without which the run does not count
+    #[arg(long, default_value_t = 20)]
+    lost: u64,
+    /// Operations taken over from the dead, without which the run does not count
+    #[arg(long, default_value_t = 5)]
+    taken_over: i64,
+    /// Drive the debug build, which is there after any test
+    #[arg(long)]
+    debug: bool,
 }
 
 /// Runs the drill.
@@ -29,11 +47,21 @@ pub struct Options {
 /// # Errors
 /// It cannot be run, or a bound is missed.
 pub async fn run(options: Options) -> Result<()> {
-    let Options { kills, services, rate } = options;
-    let storm = Storm { kills, services, rate, ..Storm::default() };
-    let mut world = storm.world(Profile::Release).start().await?;
+    let Options { services_killed, postgres_killed, provider_killed, services, rate, .. } = options;
+    let least = Least { attempts: options.attempts, lost: options.lost, taken_over: options.taken_over };
+    let storm = Storm {
+        services_killed,
+        postgres_killed,
+        provider_killed,
+        services,
+        rate,
+        least,
+        ..Storm::default()
+    };
+    let profile = if options.debug { Profile::Debug } else { Profile::Release };
+    let mut world = storm.world(profile).start().await?;
     let figures = storm.blow(&mut world).await?.figures();
-    println!("services killed under load:\n{figures}");
+    println!("services, PostgreSQL and the provider killed under load:\n{figures}");
     world.stop().await?;
     figures.verdict()
 }

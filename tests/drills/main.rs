@@ -3,6 +3,7 @@
 //! One program for all of them, because linking it takes longer than most of them run.
 
 mod bench;
+mod bugs;
 mod duels;
 mod hangups;
 mod kills;
@@ -25,6 +26,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Drill {
     Bench(bench::Options),
+    Bugs(bugs::Options),
     Duels(duels::Options),
     Hangups(hangups::Options),
     Kills(kills::Options),
@@ -39,6 +41,7 @@ enum Drill {
 async fn main() -> Result<()> {
     match Cli::parse().drill {
         Drill::Bench(options) => bench::run(options).await,
+        Drill::Bugs(options) => bugs::run(options).await,
         Drill::Duels(options) => duels::run(options).await,
         Drill::Hangups(options) => hangups::run(options).await,
         Drill::Kills(options) => kills::run(options).await,

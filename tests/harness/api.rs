@@ -1,10 +1,16 @@
 //! A merchant's view of the service.
 
+use crate::History;
 use anyhow::Result;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A request that moves money is given up after this: longer than the service takes to answer any, `Prefer: wait=30`
+/// included.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// A service, as a merchant with a key sees it.
 #[derive(Debug, Clone)]
@@ -15,6 +21,8 @@ pub struct Api {
     pub key: String,
     /// Shared connections.
     pub http: reqwest::Client,
+    /// What the world's clients remember of their attempts to move money.
+    pub history: History,
 }
 
 /// An answer, read to its end.
@@ -113,12 +121,7 @@ impl Api {
     /// # Errors
     /// The connection breaks.
     pub async fn create_preferring(&self, key: &str, body: &Value, prefer: Option<&str>) -> Result<Answer> {
-        let mut request =
-            self.request(Method::POST, "/v1/payments").header("Idempotency-Key", key).json(body);
-        if let Some(prefer) = prefer {
-            request = request.header("Prefer", prefer);
-        }
-        self.send(request).await
+        self.attempt("/v1/payments", key, body, prefer).await
     }
 
     /// Asks for something to be done to a payment: a POST to a path, with a key and a body.
@@ -126,7 +129,18 @@ impl Api {
     /// # Errors
     /// The connection breaks.
     pub async fn post(&self, path: &str, key: &str, body: &Value) -> Result<Answer> {
-        self.send(self.money_post(path, key).json(body)).await
+        self.attempt(path, key, body, None).await
+    }
+
+    /// Sends a POST that moves money, and remembers what came of it.
+    async fn attempt(&self, path: &str, key: &str, body: &Value, prefer: Option<&str>) -> Result<Answer> {
+        let mut request = self.money_post(path, key).timeout(REQUEST_TIMEOUT).json(body);
+        if let Some(prefer) = prefer {
+            request = request.header("Prefer", prefer);
+        }
+        let answer = self.send(request).await;
+        self.history.remember(&self.key, path, key, body, answer.as_ref().ok());
+        answer
     }
 
     /// A POST that moves money, without a body so far.

@@ -1,4 +1,4 @@
-//! A merchant's client that does not give up, and its memory of what it was told.
+//! Customers and their merchant's client, which does not give up.
 
 use crate::{Answer, Api, payment};
 use rand::Rng;
@@ -6,97 +6,103 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// One request is given up after this and repeated with the same key: longer than the service takes to answer any.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two requests of one client, in milliseconds.
 const PAUSE_MS: std::ops::Range<u64> = 100..400;
 /// The share of payments that the provider declines.
 const DECLINED: f64 = 0.1;
 const DECLINED_CARD: &str = "pm_card_visa_chargeDeclined";
 
-/// A client with one payment to make, and every answer it got.
-#[derive(Debug)]
-pub struct Client {
-    key: String,
-    body: Value,
-    /// Every answer, in order.
-    pub answers: Vec<Answer>,
-    /// Requests whose connection broke before the answer was there.
-    pub broken: usize,
+/// What becomes of a payment.
+#[derive(Debug, Clone, Copy)]
+enum Story {
+    /// It is paid.
+    Pay,
+    /// It is paid, and given back in two parts, both asked for at once.
+    Refund,
+    /// It is held, and a part of it captured.
+    Capture,
+    /// It is held, and let go.
+    Cancel,
+    /// It is held, and captured and let go at the same moment.
+    Duel,
 }
 
-impl Default for Client {
-    /// A payment of a random amount, sometimes with a card that is declined.
-    fn default() -> Self {
-        let mut body = payment(&format!("order-{}", Uuid::new_v4()));
-        body["amount"] = json!(rand::rng().random_range(100..10_000));
-        if rand::rng().random_bool(DECLINED) {
-            body["payment_method"] = json!(DECLINED_CARD);
-        }
-        Self { key: Uuid::new_v4().to_string(), body, answers: Vec::new(), broken: 0 }
-    }
+/// A merchant's client. Every answer it gets is in the [`History`](crate::History) of its [`Api`].
+#[derive(Debug, Clone)]
+pub struct Client {
+    apis: Vec<Api>,
+    patience: Duration,
 }
 
 impl Client {
-    /// Creates the payment as a good client does: broken connections, 5xx, 202 and 409 `request_in_progress` are
-    /// repeated with the same key, at any of the services, until the answer is settled or `patience` is over.
-    pub async fn insist(&mut self, apis: &[Api], patience: Duration) {
-        let began = Instant::now();
-        while began.elapsed() < patience {
-            let chosen = rand::rng().random_range(0..apis.len());
-            self.ask(&apis[chosen]).await;
-            if self.answers.last().is_some_and(|answer| !Api::is_worth_repeating(answer)) {
-                return;
+    /// A client that asks any of the services, and insists for so long on each of its requests.
+    #[must_use]
+    pub fn of(apis: &[Api], patience: Duration) -> Self {
+        Self { apis: apis.to_vec(), patience }
+    }
+
+    /// Lives through one customer's story. `false`: a request found no end.
+    pub async fn serve_customer(&self) -> bool {
+        let story = match rand::rng().random_range(0..10) {
+            0..5 => Story::Pay,
+            5 | 6 => Story::Refund,
+            7 => Story::Capture,
+            8 => Story::Cancel,
+            _ => Story::Duel,
+        };
+        let amount: i64 = rand::rng().random_range(100..10_000);
+        let mut body = payment(&format!("order-{}", Uuid::new_v4()));
+        body["amount"] = json!(amount);
+        if rand::rng().random_bool(DECLINED) {
+            body["payment_method"] = json!(DECLINED_CARD);
+        }
+        if !matches!(story, Story::Pay | Story::Refund) {
+            body["capture"] = json!("manual");
+        }
+        let Some(created) = self.insist("/v1/payments", &new_key(), &body).await else { return false };
+        if created.status != 201 {
+            return true;
+        }
+        let path = created.header("location").to_owned();
+        let ask = async |verb: &str, body: Value| {
+            self.insist(&format!("{path}/{verb}"), &new_key(), &body).await.is_some()
+        };
+        match story {
+            Story::Pay => true,
+            Story::Refund => {
+                // together they may be too much: then one of them is refused
+                let part = |_| json!({ "amount": rand::rng().random_range(amount / 3..=amount * 2 / 3) });
+                let [one, other] = [(), ()].map(part);
+                let (one, other) = tokio::join!(ask("refunds", one), ask("refunds", other));
+                one && other
             }
-            let pause = rand::rng().random_range(PAUSE_MS);
-            tokio::time::sleep(Duration::from_millis(pause)).await;
+            Story::Capture => ask("capture", json!({ "amount": rand::rng().random_range(1..=amount) })).await,
+            Story::Cancel => ask("cancel", json!({})).await,
+            Story::Duel => {
+                let (capture, cancel) = tokio::join!(ask("capture", json!({})), ask("cancel", json!({})));
+                capture && cancel
+            }
         }
     }
 
-    /// Sends the request once and remembers the answer.
-    pub async fn ask(&mut self, api: &Api) {
-        let request = api
-            .request(reqwest::Method::POST, "/v1/payments")
-            .header("Idempotency-Key", &self.key)
-            .timeout(REQUEST_TIMEOUT)
-            .json(&self.body);
-        match api.send(request).await {
-            Ok(answer) => self.answers.push(answer),
-            Err(_) => self.broken += 1,
+    /// Asks as a good client does: broken connections, 5xx, 202 and 409 `request_in_progress` are repeated with the same
+    /// key, at any of the services, until the answer is settled. `None`: patience is over.
+    pub async fn insist(&self, path: &str, key: &str, body: &Value) -> Option<Answer> {
+        let began = Instant::now();
+        while began.elapsed() < self.patience {
+            let api = &self.apis[rand::rng().random_range(0..self.apis.len())];
+            match api.post(path, key, body).await {
+                Ok(answer) if !Api::is_worth_repeating(&answer) => return Some(answer),
+                _ => {
+                    let pause = rand::rng().random_range(PAUSE_MS);
+                    tokio::time::sleep(Duration::from_millis(pause)).await;
+                }
+            }
         }
+        None
     }
+}
 
-    /// What is to be paid.
-    #[must_use]
-    pub fn amount(&self) -> &Value {
-        &self.body["amount"]
-    }
-
-    /// Whether the provider declines the card.
-    #[must_use]
-    pub fn has_declined_card(&self) -> bool {
-        self.body["payment_method"] == DECLINED_CARD
-    }
-
-    /// The answers that are final.
-    pub fn settled(&self) -> impl Iterator<Item = &Answer> {
-        self.answers.iter().filter(|answer| matches!(answer.status, 201 | 402))
-    }
-
-    /// The payments in the answers, as they were shown.
-    pub fn payments(&self) -> impl Iterator<Item = Value> {
-        self.answers.iter().filter_map(|answer| match answer.status {
-            201 | 202 => Some(answer.json()),
-            402 => Some(answer.json()["payment"].clone()),
-            _ => None,
-        })
-    }
-
-    /// Answers that a create with a key of its own never gets, a fault of the service included.
-    pub fn unexpected(&self) -> impl Iterator<Item = &Answer> {
-        self.answers.iter().filter(|answer| {
-            let is_known = matches!(answer.status, 201 | 402) || Api::is_worth_repeating(answer);
-            !is_known || answer.status == 500
-        })
-    }
+fn new_key() -> String {
+    Uuid::new_v4().to_string()
 }

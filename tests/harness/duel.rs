@@ -134,6 +134,6 @@ async fn judge(world: &World, rounds: &[Round]) -> Result<Figures> {
     figures.exactly("payments that are not what the provider has", states_differ, 0);
     figures.at_least("hang_after", world.simulator.injected("hang_after").await?, 1);
     figures.at_least("reset_after", world.simulator.injected("reset_after").await?, 1);
-    figures.audit(&world.audit().await?);
+    figures.findings(&world.check().await?);
     Ok(figures)
 }

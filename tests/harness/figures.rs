@@ -1,6 +1,6 @@
 //! What a drill found out: figures, and the bounds that some of them have to keep.
 
-use crate::Audit;
+use crate::{Findings, Rule};
 use anyhow::{Result, bail};
 use std::fmt::{self, Display};
 
@@ -56,22 +56,18 @@ impl Figures {
         self.bound(name, value, format_args!("at most {most}"), is_kept);
     }
 
-    /// What an audit found.
-    pub fn audit(&mut self, audit: &Audit) {
-        self.tell("payments", audit.payments);
-        self.tell("charges", audit.charges);
-        for (name, count) in [
-            ("payments charged twice", audit.charged_twice),
-            ("payments acknowledged without charge", audit.not_charged),
-            ("payments failed with money", audit.failed_with_money),
-            ("charges of nobody", audit.unknown_charges),
-            ("repeated effects", audit.repeated_effects),
-            ("refunds that differ", audit.refunds_differ),
-            ("wrong sums", audit.wrong_sums),
-            ("operations open", audit.open),
-            ("broken trails", audit.broken_trails),
-        ] {
-            self.exactly(name, count, 0);
+    /// What the witnesses say.
+    pub fn findings(&mut self, findings: &Findings) {
+        self.tell("payments", findings.payments);
+        self.tell("charges", findings.charges);
+        if findings.attempts > 0 {
+            self.tell("attempts of clients", findings.attempts);
+        }
+        for rule in Rule::ALL {
+            self.exactly(rule.violation(), findings.count(rule), 0);
+        }
+        if findings.broken().next().is_some() {
+            self.tell("the first of them", findings);
         }
     }
 

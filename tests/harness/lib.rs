@@ -1,15 +1,16 @@
-//! What tests and drills share: the programs, a world of their own for each, and an audit of what is left.
+//! What tests and drills share: the programs, a world of their own for each, and the checker of what is left.
 //!
 //! A [`World`] is a database, a provider simulator and service processes, started from the same code as `make run`. Each
-//! test has its own, so tests neither wait for nor disturb each other. [`World::audit`] compares what the provider's
-//! ledger says with what the database says.
+//! test has its own, so tests neither wait for nor disturb each other. [`World::check`] compares what the provider's
+//! ledger, the database and the clients say.
 
 mod api;
-mod audit;
+mod checker;
 mod client;
 mod collector;
 mod duel;
 mod figures;
+mod gauntlet;
 mod programs;
 mod race;
 mod refund_race;
@@ -20,16 +21,17 @@ mod tenants;
 mod world;
 
 pub use api::{Answer, Api, payment};
-pub use audit::Audit;
+pub use checker::{Findings, History, Rule};
 pub use client::Client;
 pub use collector::Collector;
 pub use duel::duel;
 pub use figures::Figures;
+pub use gauntlet::{Planted, gauntlet};
 pub use programs::{Profile, programs};
 pub use race::{Contest, RaceReport, race};
 pub use refund_race::{RefundContest, refund_race};
 pub use simulator::Simulator;
 pub use statements::Statement;
-pub use storm::{Storm, StormReport};
+pub use storm::{Least, Storm, StormReport};
 pub use tenants::tenants;
 pub use world::{World, WorldOptions, eventually};

@@ -13,21 +13,29 @@ pub enum Profile {
     Debug,
     /// `cargo build --release`
     Release,
+    /// The build with fail points and planted bugs, for proofs.
+    Proof,
 }
 
 /// The directory with the programs, after a build that is quick when there is nothing to do. `PAYWRIGHT_BIN_DIR` names
-/// programs that were built elsewhere.
+/// programs that were built elsewhere, those for proofs aside.
 ///
 /// # Errors
 /// The build fails.
 pub fn programs(profile: Profile) -> Result<PathBuf> {
-    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = BUILT.get_or_init(|| build(profile).map_err(|error| format!("{error:#}")));
+    static BUILT: [OnceLock<Result<PathBuf, String>>; 3] = [const { OnceLock::new() }; 3];
+    let [debug, release, proof] = &BUILT;
+    let built = match profile {
+        Profile::Debug => debug,
+        Profile::Release => release,
+        Profile::Proof => proof,
+    };
+    let built = built.get_or_init(|| build(profile).map_err(|error| format!("{error:#}")));
     built.clone().map_err(anyhow::Error::msg)
 }
 
 fn build(profile: Profile) -> Result<PathBuf> {
-    if let Some(directory) = std::env::var_os("PAYWRIGHT_BIN_DIR") {
+    if let Some(directory) = std::env::var_os("PAYWRIGHT_BIN_DIR").filter(|_| profile != Profile::Proof) {
         return Ok(directory.into());
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace")?;
@@ -40,14 +48,14 @@ fn build(profile: Profile) -> Result<PathBuf> {
     let mut command = Command::new(cargo);
     // the very build that make does, drills included: any other choice of packages has other features, and builds half
     // of the dependencies again
-    command.args(["build", "--workspace", "--bins", "--quiet"]).current_dir(root);
-    let directory = match profile {
-        Profile::Debug => "debug",
-        Profile::Release => {
-            command.arg("--release");
-            "release"
+    let (arguments, directory): (&[&str], _) = match profile {
+        Profile::Debug => (&["--workspace", "--bins"], "debug"),
+        Profile::Release => (&["--workspace", "--bins", "--release"], "release"),
+        Profile::Proof => {
+            (&["--profile", "proof", "-p", "api", "-p", "simulator", "--features", "api/faults"], "proof")
         }
     };
+    command.args(["build", "--quiet"]).args(arguments).current_dir(root);
     ensure!(command.status()?.success(), "cargo build failed");
     Ok(target.join(directory))
 }

@@ -1,6 +1,6 @@
 //! Simultaneous creates of what may exist once.
 
-use crate::{Answer, Api, Audit, Figures, World, payment};
+use crate::{Answer, Api, Figures, Findings, World, payment};
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use sqlx::Row;
@@ -41,7 +41,7 @@ pub struct RaceReport {
     pub not_one_payment: usize,
     /// Rounds without exactly one charge in the provider's ledger.
     pub not_one_charge: usize,
-    audit: Audit,
+    findings: Findings,
 }
 
 /// How often the ledger is read, which is long after a while.
@@ -65,7 +65,7 @@ pub async fn race(world: &World, contest: Contest, rounds: usize, callers: usize
             report.check(world, &std::mem::take(&mut unchecked)).await?;
         }
     }
-    report.audit = world.audit().await?;
+    report.findings = world.check().await?;
     Ok(report)
 }
 
@@ -157,7 +157,7 @@ impl RaceReport {
         figures.exactly("201 with other bytes than the first", self.different, 0);
         figures.exactly("rounds without exactly one payment", self.not_one_payment, 0);
         figures.exactly("rounds without exactly one charge", self.not_one_charge, 0);
-        figures.audit(&self.audit);
+        figures.findings(&self.findings);
         figures
     }
 }

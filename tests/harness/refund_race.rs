@@ -99,7 +99,7 @@ pub async fn refund_race(world: &World, contest: RefundContest, callers: usize) 
     if contest == RefundContest::LostAnswers {
         figures.at_least("answers lost", world.simulator.injected("reset_after").await?, 1);
     }
-    figures.audit(&world.audit().await?);
+    figures.findings(&world.check().await?);
     Ok(figures)
 }
 

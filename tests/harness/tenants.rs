@@ -95,7 +95,7 @@ pub async fn tenants(world: &World, merchants: usize, requests: usize) -> Result
     if let Some(first) = &seen.first_unexpected {
         figures.tell("the first of them", first);
     }
-    figures.audit(&world.audit().await?);
+    figures.findings(&world.check().await?);
     Ok(figures)
 }
 

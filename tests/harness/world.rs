@@ -1,12 +1,18 @@
 //! A world for one test: a database, a simulator, services.
 
-use crate::{Api, Audit, Profile, Simulator, programs};
+use crate::checker::{Attempt, Database, Ledger, check};
+use crate::{Api, Findings, History, Profile, Simulator, programs};
 use anyhow::{Context, Result, anyhow, ensure};
 use devstack::{Stack, StackOptions, TestDatabase};
 use sqlx::PgPool;
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+/// How many keys are asked for at once.
+const AT_ONCE: usize = 32;
 
 /// How a world is made.
 #[derive(Debug, Clone)]
@@ -15,11 +21,18 @@ pub struct WorldOptions {
     profile: Profile,
     environment: Vec<(&'static str, String)>,
     provider: Option<String>,
+    own_cluster: bool,
 }
 
 impl Default for WorldOptions {
     fn default() -> Self {
-        Self { instances: 1, profile: Profile::Debug, environment: Vec::new(), provider: None }
+        Self {
+            instances: 1,
+            profile: Profile::Debug,
+            environment: Vec::new(),
+            provider: None,
+            own_cluster: false,
+        }
     }
 }
 
@@ -52,6 +65,13 @@ impl WorldOptions {
         self
     }
 
+    /// A PostgreSQL of its own, which may be killed, with durable defaults.
+    #[must_use]
+    pub fn own_cluster(mut self) -> Self {
+        self.own_cluster = true;
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -59,23 +79,29 @@ impl WorldOptions {
     pub async fn start(self) -> Result<World> {
         let profile = self.profile;
         let programs = tokio::task::spawn_blocking(move || programs(profile)).await??;
-        let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
-        let database = TestDatabase::create(&migrations).await?;
         let data = tempfile::tempdir()?;
-        let mut options = StackOptions::new(data.path()).database(database.owner_url());
+        let mut options = StackOptions::new(data.path());
+        let mut database = None;
+        if !self.own_cluster {
+            let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
+            let created = TestDatabase::create(&migrations).await?;
+            options = options.database(created.owner_url());
+            options.migrate = false;
+            database = Some(created);
+        }
         options.instances = self.instances;
         options.programs = Some(programs);
-        options.migrate = false;
         options.provider_url = self.provider;
         options.environment =
             self.environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let stack = Stack::start(options).await?;
-        let pool = PgPool::connect(database.owner_url()).await?;
+        let pool = PgPool::connect(stack.owner_url()).await?;
         let http = reqwest::Client::builder().tls_certs_only([]).build()?;
         let api = Api {
             url: stack.api_url(0)?.to_owned(),
             key: stack.merchant()?.api_key.clone(),
             http: http.clone(),
+            history: History::default(),
         };
         let simulator = Simulator::at(stack.simulator_url(), http);
         Ok(World { api, simulator, stack, pool, database, profile, data })
@@ -92,8 +118,8 @@ pub struct World {
     pub stack: Stack,
     /// The database, as its owner.
     pub pool: PgPool,
-    /// The database's URLs.
-    pub database: TestDatabase,
+    /// The database, if it is not in a cluster of the world's own.
+    database: Option<TestDatabase>,
     profile: Profile,
     data: TempDir,
 }
@@ -163,22 +189,43 @@ impl World {
         Ok(count.fetch_one(&self.pool).await?)
     }
 
-    /// Compares the provider's ledger with the database.
-    ///
-    /// # Errors
-    /// One of the two does not answer.
-    pub async fn audit(&self) -> Result<Audit> {
-        Audit::of(&self.simulator.ledger().await?, &self.pool).await
+    /// Asks once more for everything that was settled, at all services: the answers belong to the history.
+    pub async fn ask_again(&self) {
+        let mut asked = HashSet::new();
+        let attempts = self.api.history.attempts().into_iter().filter(Attempt::is_settled);
+        let mut settled =
+            attempts.filter(|attempt| asked.insert((attempt.api_key.clone(), attempt.key.clone())));
+        loop {
+            let mut asking = JoinSet::new();
+            for (attempt, api) in settled.by_ref().take(AT_ONCE).zip(self.apis().into_iter().cycle()) {
+                let api = Api { key: attempt.api_key, ..api };
+                asking.spawn(async move { api.post(&attempt.path, &attempt.key, &attempt.body).await });
+            }
+            if asking.is_empty() {
+                return;
+            }
+            // who is not there does not answer
+            asking.join_all().await;
+        }
     }
 
-    /// Ends a test: nothing may be open, and provider and database must agree. Then everything is stopped.
+    /// Asks all three witnesses: the provider's ledger, the database, and what the clients remember.
+    ///
+    /// # Errors
+    /// One of them does not answer.
+    pub async fn check(&self) -> Result<Findings> {
+        let ledger = Ledger::read(&self.simulator.ledger().await?)?;
+        let database = Database::read(&self.pool).await?;
+        Ok(check(&ledger, &database, &self.api.history.attempts()))
+    }
+
+    /// Ends a test: nothing may be open, and all witnesses must agree. Then everything is stopped.
     ///
     /// # Errors
     /// Something is left, or does not agree.
     pub async fn finish(self) -> Result<()> {
         self.at_rest(Duration::from_secs(60)).await?;
-        let audit = self.audit().await?;
-        audit.verdict()?;
+        self.check().await?.verdict()?;
         self.stop().await
     }
 
@@ -189,7 +236,10 @@ impl World {
     pub async fn stop(self) -> Result<()> {
         self.stack.shutdown().await?;
         self.pool.close().await;
-        self.database.close().await
+        match self.database {
+            Some(database) => database.close().await,
+            None => Ok(()),
+        }
     }
 }
 

@@ -11,11 +11,13 @@
 //! | [`event`] | the audit trail |
 //! | [`trace`] | where something stands in a distributed trace |
 //! | [`idempotency`] | the caller's key, and the fingerprint that tells one request from another |
+//! | [`faults`] | points at which a build that is made for proofs can be made to fail |
 //! | [`provider`] | the port to the payment provider, and its three kinds of outcome |
 //!
 //! A value of a type from here is valid. Parsing happens once, at the edge; inside nothing is checked twice.
 
 pub mod event;
+pub mod faults;
 pub mod id;
 pub mod idempotency;
 pub mod money;

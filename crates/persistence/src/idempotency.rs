@@ -2,6 +2,7 @@
 
 use crate::span::Traced;
 use crate::{Store, StoreError};
+use domain::faults::{Bug, planted};
 use domain::id::{MerchantId, OperationId, PaymentId, RefundId};
 use domain::idempotency::{Fingerprint, IdempotencyKey};
 use std::time::Duration;
@@ -52,7 +53,7 @@ impl KnownKey {
     /// Whether the key was used for the same request.
     #[must_use]
     pub fn is_same_request(&self, fingerprint: &Fingerprint) -> bool {
-        self.fingerprint == fingerprint.as_bytes()
+        self.fingerprint == fingerprint.as_bytes() || planted(Bug::FingerprintIgnored)
     }
 }
 

@@ -14,6 +14,8 @@ pub mod merchants;
 pub mod migrate;
 pub mod operations;
 pub mod payments;
+#[cfg(feature = "faults")]
+mod planted;
 pub mod refunds;
 mod span;
 

@@ -7,6 +7,8 @@ use crate::idempotency::StoredAnswer;
 use crate::span::Traced;
 use crate::{Store, StoreError, events};
 use domain::event::{Actor, EventType};
+#[cfg(feature = "faults")]
+use domain::faults::{Bug, planted};
 use domain::id::{EventId, KeyId, MerchantId, OperationId, PaymentId, RefundId};
 use domain::idempotency::{Fingerprint, IdempotencyKey};
 use domain::operation::{LOOK_UP_AFTER, Lease, Leased, Operation, OperationKind, Progress};
@@ -224,6 +226,10 @@ impl Store {
         lease: &Lease,
         settlement: &Settlement<'_>,
     ) -> Result<bool, StoreError> {
+        #[cfg(feature = "faults")]
+        if planted(Bug::EventOutsideTransaction) {
+            return self.settle_without_event(operation, lease, settlement).await;
+        }
         let Settlement { payment, step, answer, .. } = settlement;
         let (from, to) = (step.from(), step.to());
         let failure = payment.failure.as_ref();

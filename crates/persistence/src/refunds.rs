@@ -6,6 +6,8 @@ use crate::payments::{failure, metadata_from_json, metadata_to_json};
 use crate::span::Traced;
 use crate::{Store, StoreError, events};
 use domain::event::{Actor, EventType};
+#[cfg(feature = "faults")]
+use domain::faults::{Bug, planted};
 use domain::id::{EventId, MerchantId, PaymentId, RefundId};
 use domain::money::{Amount, Currency, Money};
 use domain::operation::{Lease, Operation, OperationKind};
@@ -58,6 +60,10 @@ impl Store {
         refund: &Refund,
         claim: &Claim<'_>,
     ) -> Result<Option<(Operation, Lease)>, StoreError> {
+        #[cfg(feature = "faults")]
+        if planted(Bug::RefundWithoutGuard) {
+            return self.claim_refund_unguarded(payment, refund, claim).await;
+        }
         // The sum is guarded by the UPDATE of the payment's row, which others wait for and then read anew. A sub-select
         // over the refunds would see none of those that are being written.
         Ok(claim!(

@@ -1,5 +1,6 @@
 //! Spans of statements, for traces.
 
+use domain::faults::{When, point};
 use sqlx::error::DatabaseError;
 use std::future::Future;
 use tracing::{Instrument, field};
@@ -12,8 +13,11 @@ pub(crate) trait Traced<T>: Future<Output = Result<T, sqlx::Error>> + Sized {
     /// A statement that belongs to nothing, such as the worker's look at what is due, has no span: it would be a trace by
     /// itself, five times a second.
     async fn traced(self, summary: &'static str) -> Result<T, sqlx::Error> {
+        point(When::Before, summary);
         if tracing::Span::current().is_none() {
-            return self.await;
+            let result = self.await;
+            point(When::After, summary);
+            return result;
         }
         let span = tracing::debug_span!(
             "statement",
@@ -26,6 +30,7 @@ pub(crate) trait Traced<T>: Future<Output = Result<T, sqlx::Error>> + Sized {
             error.r#type = field::Empty,
         );
         let result = self.instrument(span.clone()).await;
+        point(When::After, summary);
         if let Err(error) = &result {
             span.record("otel.status_code", "ERROR");
             match error.as_database_error().and_then(DatabaseError::code) {

@@ -45,6 +45,11 @@ impl<'a> Endpoint<'a> {
         Self { template, id }
     }
 
+    /// What calls are counted by.
+    pub(crate) const fn template(self) -> &'static str {
+        self.template
+    }
+
     fn path(self) -> String {
         self.template.replace("{id}", self.id)
     }

@@ -11,6 +11,7 @@ mod refunds;
 mod wire;
 
 use attempt::{Endpoint, Reply, Request, Transport};
+use domain::faults::{Bug, When, planted, point};
 use domain::id::OperationId;
 use domain::money::Amount;
 use domain::operation::Lease;
@@ -44,7 +45,7 @@ impl Client {
     }
 
     fn may_send(&self, lease: &Lease) -> bool {
-        lease.covers(Instant::now(), self.timeout)
+        lease.covers(Instant::now(), self.timeout) || planted(Bug::LeaseIgnored)
     }
 
     /// One POST within the lease. Sent with the same operation again, it is the same request to the provider.
@@ -55,13 +56,21 @@ impl Client {
         operation: Option<OperationId>,
         lease: &Lease,
     ) -> Reply<T> {
-        let idempotency_key = operation.map(|id| id.to_string());
+        let idempotency_key = match operation {
+            _ if planted(Bug::NoProviderKey) => None,
+            Some(_) if planted(Bug::NewKeyOnRetry) => Some(OperationId::at(OffsetDateTime::now_utc())),
+            known => known,
+        };
+        let idempotency_key = idempotency_key.map(|id| id.to_string());
         let request =
             Request { method: Method::POST, endpoint, query: Vec::new(), form: Some(form), idempotency_key };
+        point(When::Before, endpoint.template());
         if !self.may_send(lease) {
             return Reply::NotExecuted(NotExecuted::LeaseTooShort);
         }
-        self.transport.send(request).await
+        let reply = self.transport.send(request).await;
+        point(When::After, endpoint.template());
+        reply
     }
 
     /// One GET. It changes nothing, so it may end after the lease.

@@ -4,6 +4,7 @@ use crate::attempt::{Endpoint, Reply};
 use crate::classify::Meaning;
 use crate::wire::{Confirm, ErrorObject, Expected, Intent, List, new_intent};
 use crate::{Client, PAGE, read};
+use domain::faults::{Bug, planted};
 use domain::id::OperationId;
 use domain::money::Amount;
 use domain::operation::Lease;
@@ -74,7 +75,8 @@ impl Client {
     ) -> Outcome<Found> {
         let endpoint = Endpoint::one(CAPTURE, target.intent.as_str());
         // No metadata: it would replace that of the charge.
-        let form = vec![("amount_to_capture", amount.get().to_string())];
+        let taken = if planted(Bug::WrongAmountOnCapture) { target.money.amount() } else { amount };
+        let form = vec![("amount_to_capture", taken.get().to_string())];
         let reply = self.post::<Intent>(endpoint, form, Some(operation), lease).await;
         self.changed(target, reply, &Expected::of(target).capturing(amount)).await
     }

@@ -2,9 +2,10 @@
 //! once its window has passed.
 
 use crate::app::operations::{Attempt, Open, PaymentEnds, Verdict, Why};
+use domain::faults::{Bug, planted};
 use domain::operation::{Step, is_absent, next_step};
 use domain::payment::Change;
-use domain::provider::{Charge, Closed, Failure, Found, IntentId, Outcome, Target};
+use domain::provider::{Charge, Closed, Failure, Found, IntentId, Outcome, Target, Unknown};
 
 /// Takes the charge one step further.
 pub(super) async fn take_step(attempt: &Attempt<'_>) -> Verdict {
@@ -21,6 +22,9 @@ pub(super) async fn take_step(attempt: &Attempt<'_>) -> Verdict {
             charging.conclude(app.provider.charge(&charging.charge, &lease).await).await
         }
         (Step::LookUp, _) => charging.look_up(Why::Again).await,
+        (Step::Decide, _) if planted(Bug::PostsInsteadOfLooking) => {
+            charging.conclude(app.provider.charge(&charging.charge, lease).await).await
+        }
         (Step::Close, _) => charging.close().await,
         (Step::Decide, _) => charging.decide().await,
     }
@@ -57,20 +61,36 @@ impl Charging<'_> {
 
     /// Searches the charge and concludes from what is found. `absent` says what it means to find nothing.
     async fn look_up(&self, absent: Why) -> Verdict {
-        // the provider's clock is not ours
-        const SKEW: time::Duration = time::Duration::minutes(10);
-        let Attempt { app, operation, lease, .. } = self.attempt;
-        let since = operation.created_at.saturating_sub(SKEW);
-        match self.attempt.settled(app.provider.find(&self.charge, since, lease).await) {
+        match self.find().await {
             Ok(Some(found)) => self.conclude(Outcome::Settled(found)).await,
             Ok(None) => Verdict::Open(Open::new(absent)),
             Err(open) => Verdict::Open(open),
         }
     }
 
+    async fn find(&self) -> Result<Option<Found>, Open> {
+        // the provider's clock is not ours
+        const SKEW: time::Duration = time::Duration::minutes(10);
+        let Attempt { app, operation, lease, .. } = self.attempt;
+        let since = operation.created_at.saturating_sub(SKEW);
+        self.attempt.settled(app.provider.find(&self.charge, since, lease).await)
+    }
+
     /// What the provider's word on the charge means for the payment.
     async fn conclude(&self, outcome: Outcome<Found>) -> Verdict {
         let nowhere_to_go = self.attempt.payment.request.return_url.is_none();
+        if matches!(outcome, Outcome::Unknown(Unknown::NoAnswer)) {
+            if planted(Bug::FailedOnTimeout) {
+                return failed(None, Failure::provider_unavailable());
+            }
+            if planted(Bug::AbsenceIsProof) {
+                return match self.find().await {
+                    Ok(None) => failed(None, Failure::provider_unavailable()),
+                    Ok(Some(found)) => Box::pin(self.conclude(Outcome::Settled(found))).await,
+                    Err(open) => Verdict::Open(open),
+                };
+            }
+        }
         let found = match self.attempt.settled(outcome) {
             // Never confirmed, or without a place to send the customer to: nothing will come of it, and it must not hold
             // money later.
