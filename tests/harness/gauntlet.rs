@@ -112,6 +112,7 @@ pub async fn gauntlet(bug: Option<Planted>) -> Result<Run> {
         .profile(Profile::Proof)
         .set("PAYWRIGHT_LEASE", &format!("{}ms", LEASE.as_millis()))
         .set("PAYWRIGHT_PROVIDER_TIMEOUT", &format!("{}ms", PROVIDER_TIMEOUT.as_millis()))
+        .set("PAYWRIGHT_SYNC_WAIT", "1s")
         .set("FAILPOINTS", &points)
         .start()
         .await?;

@@ -226,7 +226,10 @@ impl<'a> Checker<'a> {
                     let refund = entry.refund_id.as_deref().unwrap_or(intent);
                     *effects.entry(("refund", refund)).or_default() += 1;
                     let sum = refunded.entry(intent).or_default();
-                    *sum += entry.amount;
+                    // what the bank gave back may be given again
+                    let is_undone = self.refunds_there.get(refund);
+                    let is_undone = is_undone.is_some_and(|there| there.status != "succeeded");
+                    *sum += if is_undone { 0 } else { entry.amount };
                     if *sum > captured.get(intent).copied().unwrap_or(0) {
                         findings.found(Rule::RefundsWithinCaptures, format_args!("{intent} in the ledger"));
                     }
@@ -385,10 +388,10 @@ impl<'a> Checker<'a> {
         let mut owners: HashMap<&str, &str> = HashMap::new();
         let mut keys: HashMap<(&str, &str), KeyMemory<'_>> = HashMap::new();
         for attempt in self.attempts {
-            if let Some(payment) = attempt.captures() {
+            let Some((status, body)) = &attempt.answer else { continue };
+            if let Some(payment) = attempt.captures().filter(|_| matches!(status, 200 | 202)) {
                 parts.entry(payment).or_default().push(&attempt.body["amount"]);
             }
-            let Some((status, body)) = &attempt.answer else { continue };
             if *status == 500 {
                 self.findings.found(Rule::NoFault, format_args!("key {}", attempt.key));
             }
