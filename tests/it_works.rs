@@ -1,8 +1,9 @@
-//! The service that most tutorials end with, and the tests that it passes.
+//! The service that most tutorials end with, and the tests that it passes. What they do not ask is what the last one asks:
+//! the same as `make drill STORY=1`, for fewer customers.
 
 use crate::support::id;
 use anyhow::Result;
-use e2e::{ItWorks, World, payment};
+use e2e::{ItWorks, World, WorldOptions, double_charges, payment};
 use serde_json::json;
 
 async fn stop(it_works: ItWorks, world: World) -> Result<()> {
@@ -77,4 +78,15 @@ async fn what_is_no_payment_is_refused() -> Result<()> {
     assert_eq!(it_works.api.create("key-1", &json!({ "amount": 1 })).await?.status, 422);
     assert_eq!(world.simulator.calls("POST /v1/payment_intents").await?, 0);
     stop(it_works, world).await
+}
+
+#[tokio::test]
+async fn mishaps_tell_it_from_this_service() -> Result<()> {
+    let world =
+        WorldOptions::default().set("PAYWRIGHT_PROVIDER_TIMEOUT", "3s").set("PAYWRIGHT_LEASE", "8500ms");
+    let (there, mut here) = tokio::try_join!(world.clone().start(), world.start())?;
+    let mut it_works = ItWorks::beside(&there).await?;
+    double_charges(&mut it_works, &mut here, 3).await?.verdict()?;
+    here.finish().await?;
+    stop(it_works, there).await
 }

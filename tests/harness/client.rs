@@ -15,7 +15,7 @@ const DECLINED: f64 = 0.1;
 const DECLINED_CARD: &str = "pm_card_visa_chargeDeclined";
 
 /// A client with one payment to make, and every answer it got.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Client {
     key: String,
     body: Value,
@@ -38,6 +38,14 @@ impl Default for Client {
 }
 
 impl Client {
+    /// A payment of this amount, with a good card.
+    #[must_use]
+    pub fn paying(amount: u64) -> Self {
+        let mut body = payment(&format!("order-{}", Uuid::new_v4()));
+        body["amount"] = json!(amount);
+        Self { key: Uuid::new_v4().to_string(), body, answers: Vec::new(), broken: 0 }
+    }
+
     /// Creates the payment as a good client does: broken connections, 5xx, 202 and 409 `request_in_progress` are
     /// repeated with the same key, at any of the services, until the answer is settled or `patience` is over.
     pub async fn insist(&mut self, apis: &[Api], patience: Duration) {

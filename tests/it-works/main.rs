@@ -1,6 +1,7 @@
 //! The payment service that most tutorials end with. It works, its tests pass, and **it must never be used**.
 //!
-//! It is here to be compared with the service of this repository. It looks the idempotency key up before it charges, has a unique constraint, writes in a
+//! It is here to be compared with: `make drill STORY=1` does the same to it and to the service of this repository, and
+//! counts who paid twice. It looks the idempotency key up before it charges, has a unique constraint, writes in a
 //! transaction, sends the provider an idempotency key, and says so when something failed. What other lessons are about is
 //! left out: who may call, captures, refunds.
 //!
