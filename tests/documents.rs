@@ -180,6 +180,7 @@ fn every_target_is_in_the_makefile() -> Result<()> {
     let makefile = fs::read_to_string(root().join("Makefile"))?;
     let has = |target: &str| makefile.lines().any(|line| line.starts_with(&format!("{target}:")));
     let drills = fs::read_to_string(root().join("tests/drills/main.rs"))?;
+    let stories = fs::read_to_string(root().join("tests/drills/story.rs"))?;
     let mut wrong = Vec::new();
     let mut named = BTreeSet::new();
     for Piece { place, text } in documents()?.iter().flat_map(Document::commands) {
@@ -190,11 +191,14 @@ fn every_target_is_in_the_makefile() -> Result<()> {
                 wrong.push(format!("{place}: `make {target}` is no target of the Makefile"));
             }
         }
-        let drill = rest
-            .strip_prefix("drill ")
-            .and_then(|rest| rest.split_whitespace().next()?.strip_prefix("NAME="));
-        if let Some(name) = drill.filter(|name| !drills.contains(&format!("mod {name};"))) {
+        let argument = rest.strip_prefix("drill ").and_then(|rest| rest.split_whitespace().next());
+        let named = |variable| argument.and_then(|argument| argument.strip_prefix(variable));
+        if let Some(name) = named("NAME=").filter(|name| !drills.contains(&format!("mod {name};"))) {
             wrong.push(format!("{place}: `{text}`: {name} is no drill of tests/drills/main.rs"));
+        }
+        let is_told = |number: &&str| stories.contains(&format!("name = \"{number}\""));
+        if let Some(number) = named("STORY=").filter(|number| !is_told(number)) {
+            wrong.push(format!("{place}: `{text}`: {number} is no story of tests/drills/story.rs"));
         }
     }
     ensure!(named.contains("run"), "nobody names `make run`: the documents are read wrongly");

@@ -9,6 +9,7 @@ mod documents;
 mod hang_up;
 mod idempotency;
 mod interop;
+mod it_works;
 mod lifecycle;
 mod metrics;
 mod openapi;

@@ -11,6 +11,7 @@ mod migrations;
 mod pages;
 mod race;
 mod refunds;
+mod story;
 mod tenants;
 
 use anyhow::Result;
@@ -34,6 +35,7 @@ enum Drill {
     Pages(pages::Options),
     Race(race::Options),
     Refunds(refunds::Options),
+    Story(story::Options),
     Tenants(tenants::Options),
 }
 
@@ -49,6 +51,7 @@ async fn main() -> Result<()> {
         Drill::Pages(options) => pages::run(options).await,
         Drill::Race(options) => race::run(options).await,
         Drill::Refunds(options) => refunds::run(options).await,
+        Drill::Story(options) => story::run(options).await,
         Drill::Tenants(options) => tenants::run(options).await,
     }
 }

@@ -120,7 +120,7 @@ pub struct World {
     pub pool: PgPool,
     /// The database, if it is not in a cluster of the world's own.
     database: Option<TestDatabase>,
-    profile: Profile,
+    pub(crate) profile: Profile,
     data: TempDir,
 }
 
@@ -148,6 +148,11 @@ impl World {
     pub fn log(&self, service: usize) -> Result<String> {
         let path = self.data.path().join("logs").join(format!("service-{service}.log"));
         std::fs::read_to_string(&path).with_context(|| path.display().to_string())
+    }
+
+    /// Where what this world runs may write; it is removed with it.
+    pub(crate) fn directory(&self) -> &Path {
+        self.data.path()
     }
 
     /// All services, as the merchant sees them.

@@ -22,6 +22,7 @@ pub mod stack;
 
 pub use database::TestDatabase;
 pub use stack::{Stack, StackOptions};
+pub use watchdog::Guard;
 
 /// Where progress is told, one line at a time: standard error for people, nowhere for tests.
 pub type Report = fn(&str);

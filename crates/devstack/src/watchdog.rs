@@ -41,14 +41,19 @@ rm -rf "$3"
 
 /// Ends the children of this process when it dies without having done so.
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub struct Guard {
     /// Its other end is closed with this process, whatever ends it: that is the shell's signal.
     list: File,
     _shell: Child,
 }
 
 impl Guard {
-    pub(crate) fn start() -> Result<Guard> {
+    /// Starts the shell that watches; there is nothing to end yet.
+    ///
+    /// # Errors
+    ///
+    /// When there is no `/bin/sh`.
+    pub fn start() -> Result<Guard> {
         // Tokio reaps a dropped child, the standard library would leave a zombie.
         let mut shell = tokio::process::Command::from(detached(GUARD))
             .stdin(Stdio::piped())
@@ -59,7 +64,11 @@ impl Guard {
     }
 
     /// Replaces the list of what is to be ended: signal names without SIG, and process ids.
-    pub(crate) fn watch<'a>(&mut self, children: impl Iterator<Item = (&'a str, u32)>) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// When the shell is gone.
+    pub fn watch<'a>(&mut self, children: impl Iterator<Item = (&'a str, u32)>) -> Result<()> {
         let list: Vec<String> = children.map(|(signal, pid)| format!("{signal}:{pid}")).collect();
         writeln!(self.list, "{}", list.join(" ")).context("the watchdog is gone")
     }

@@ -1,0 +1,247 @@
+//! The payment service that most tutorials end with. It works, its tests pass, and **it must never be used**.
+//!
+//! It is here to be compared with: `make drill STORY=1` does the same to it and to the service of this repository, and
+//! counts who paid twice. It looks the idempotency key up before it charges, has a unique constraint, writes in a
+//! transaction, sends the provider an idempotency key, and says so when something failed. What other lessons are about is
+//! left out: who may call, captures, refunds.
+//!
+//! Where it is wrong, by the steps in [`create_payment`]:
+//!
+//! - **Step 1 looks, step 3 acts.** Of two requests with one key both can find nothing in step 1, and both charge in
+//!   step 2. The primary key of `idempotency_keys` refuses the second row, when the second charge has been made.
+//! - **Step 2 is not written down before it is taken.** Who dies between step 2 and the commit of step 3, or is dropped
+//!   there because its caller has hung up (axum ends a handler with its connection), leaves a charge that no table knows.
+//! - **Step 2 takes unknown for failed.** [`charge`] answers 502 when the provider's answer is lost, and 5xx of the
+//!   provider are no different: the money may have moved. So with step 3, whose failure is a 500 after a charge.
+//! - **Step 2 makes a new key for the provider.** It is the id of a payment, and a repeated request is another payment.
+//!   The provider would have recognised the repetition by a key that is the same each time.
+//! - **Step 2 has no bound.** reqwest waits for ever unless it is told otherwise, and so does whoever called.
+//! - **Step 1 answers a known key with the payment that it has,** also if the request is for another one.
+//! - **`charge` knows two outcomes.** A payment that the customer has still to confirm is shown as failed, and may be
+//!   paid later.
+
+use anyhow::Context;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header::LOCATION};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tokio::net::TcpListener;
+use uuid::Uuid;
+
+const TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS payments (
+        id uuid PRIMARY KEY,
+        reference text NOT NULL,
+        status text NOT NULL,
+        amount bigint NOT NULL CHECK (amount > 0),
+        currency text NOT NULL,
+        payment_method text NOT NULL,
+        intent_id text,
+        created_at timestamptz NOT NULL DEFAULT now()
+    );
+    CREATE TABLE IF NOT EXISTS idempotency_keys (
+        key text PRIMARY KEY,
+        payment_id uuid NOT NULL REFERENCES payments (id)
+    );";
+
+/// What every handler shares.
+#[derive(Clone)]
+struct App {
+    pool: PgPool,
+    http: reqwest::Client,
+    provider_url: String,
+    provider_key: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct NewPayment {
+    amount: i64,
+    currency: String,
+    reference: String,
+    payment_method: String,
+}
+
+#[derive(Debug, Serialize, sqlx::FromRow)]
+struct Payment {
+    id: Uuid,
+    reference: String,
+    status: String,
+    amount: i64,
+    currency: String,
+    payment_method: String,
+    intent_id: Option<String>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let pool = PgPool::connect(&setting("DATABASE_URL")?).await?;
+    sqlx::raw_sql(TABLES).execute(&pool).await?;
+    let app = App {
+        pool,
+        // the simulator is spoken to without TLS, and a bare machine has no certificates to load
+        http: reqwest::Client::builder().tls_certs_only([]).build()?,
+        provider_url: setting("PROVIDER_URL")?,
+        provider_key: setting("PROVIDER_API_KEY")?,
+    };
+    let routes = Router::new()
+        .route("/v1/payments", post(create_payment))
+        .route("/v1/payments/{id}", get(read_payment))
+        .with_state(app);
+    let listener = TcpListener::bind(setting("LISTEN")?).await?;
+    axum::serve(listener, routes).await?;
+    Ok(())
+}
+
+fn setting(name: &str) -> anyhow::Result<String> {
+    std::env::var(name).with_context(|| format!("{name} is not set"))
+}
+
+async fn create_payment(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Json(new): Json<NewPayment>,
+) -> Result<Response, Error> {
+    let key = headers.get("Idempotency-Key").and_then(|key| key.to_str().ok());
+    let key = key.ok_or(Error::BadRequest("a payment needs an Idempotency-Key"))?;
+    if new.amount <= 0 {
+        return Err(Error::BadRequest("the amount must be positive"));
+    }
+
+    // step 1: a key that is known has its payment already
+    if let Some(payment) = find_by_key(&app.pool, key).await? {
+        return Ok(answer(payment));
+    }
+
+    // step 2: charge the card
+    let id = Uuid::new_v4();
+    let charge = charge(&app, id, &new).await?;
+
+    // step 3: write the payment and its key, both or neither
+    let mut transaction = app.pool.begin().await?;
+    let payment = sqlx::query_as::<_, Payment>(
+        "INSERT INTO payments (id, reference, status, amount, currency, payment_method, intent_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
+         RETURNING id, reference, status, amount, currency, payment_method, intent_id",
+    )
+    .bind(id)
+    .bind(new.reference)
+    .bind(charge.status)
+    .bind(new.amount)
+    .bind(new.currency)
+    .bind(new.payment_method)
+    .bind(charge.intent_id)
+    .fetch_one(&mut *transaction)
+    .await?;
+    sqlx::query("INSERT INTO idempotency_keys (key, payment_id) VALUES ($1, $2)")
+        .bind(key)
+        .bind(id)
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+
+    // step 4: tell the caller
+    Ok(answer(payment))
+}
+
+async fn find_by_key(pool: &PgPool, key: &str) -> Result<Option<Payment>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT id, reference, status, amount, currency, payment_method, intent_id
+         FROM payments JOIN idempotency_keys ON payment_id = id WHERE key = $1",
+    )
+    .bind(key)
+    .fetch_optional(pool)
+    .await
+}
+
+struct Charge {
+    status: &'static str,
+    intent_id: Option<String>,
+}
+
+/// Creates and confirms a PaymentIntent.
+async fn charge(app: &App, id: Uuid, new: &NewPayment) -> Result<Charge, reqwest::Error> {
+    let id = id.to_string();
+    let form = [
+        ("amount", new.amount.to_string()),
+        ("currency", new.currency.to_lowercase()),
+        ("payment_method", new.payment_method.clone()),
+        ("payment_method_types[]", "card".to_owned()),
+        ("confirm", "true".to_owned()),
+        ("metadata[payment_id]", id.clone()),
+    ];
+    let response = app
+        .http
+        .post(format!("{}/v1/payment_intents", app.provider_url))
+        .bearer_auth(&app.provider_key)
+        .header("Idempotency-Key", id)
+        .form(&form)
+        .send()
+        .await?;
+    if response.status() == StatusCode::PAYMENT_REQUIRED {
+        let declined: Value = response.json().await?;
+        let intent_id = declined["error"]["payment_intent"]["id"].as_str().map(str::to_owned);
+        return Ok(Charge { status: "failed", intent_id });
+    }
+    let intent: Value = response.error_for_status()?.json().await?;
+    let status = if intent["status"] == "succeeded" { "captured" } else { "failed" };
+    Ok(Charge { status, intent_id: intent["id"].as_str().map(str::to_owned) })
+}
+
+fn answer(payment: Payment) -> Response {
+    let status =
+        if payment.status == "captured" { StatusCode::CREATED } else { StatusCode::PAYMENT_REQUIRED };
+    let location = format!("/v1/payments/{}", payment.id);
+    (status, [(LOCATION, location)], Json(payment)).into_response()
+}
+
+async fn read_payment(State(app): State<App>, Path(id): Path<Uuid>) -> Result<Json<Payment>, Error> {
+    let payment = sqlx::query_as(
+        "SELECT id, reference, status, amount, currency, payment_method, intent_id FROM payments WHERE id = $1",
+    )
+    .bind(id)
+    .fetch_optional(&app.pool)
+    .await?;
+    payment.map(Json).ok_or(Error::NotFound)
+}
+
+/// What goes wrong, as callers are told it.
+enum Error {
+    BadRequest(&'static str),
+    NotFound,
+    Provider(reqwest::Error),
+    Database(sqlx::Error),
+}
+
+impl From<reqwest::Error> for Error {
+    fn from(error: reqwest::Error) -> Self {
+        Self::Provider(error)
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let (status, message) = match self {
+            Self::BadRequest(what) => (StatusCode::BAD_REQUEST, what),
+            Self::NotFound => (StatusCode::NOT_FOUND, "there is no such payment"),
+            Self::Provider(error) => {
+                eprintln!("the provider: {error:?}");
+                (StatusCode::BAD_GATEWAY, "the payment could not be made")
+            }
+            Self::Database(error) => {
+                eprintln!("the database: {error:?}");
+                (StatusCode::INTERNAL_SERVER_ERROR, "something went wrong")
+            }
+        };
+        (status, Json(json!({ "error": message }))).into_response()
+    }
+}
