@@ -12,6 +12,7 @@
 //! | [`trace`] | where something stands in a distributed trace |
 //! | [`idempotency`] | the caller's key, and the fingerprint that tells one request from another |
 //! | [`provider`] | the port to the payment provider, and its three kinds of outcome |
+//! | [`reconcile`] | what differs between provider and database |
 //!
 //! A value of a type from here is valid. Parsing happens once, at the edge; inside nothing is checked twice.
 
@@ -22,6 +23,7 @@ pub mod money;
 pub mod operation;
 pub mod payment;
 pub mod provider;
+pub mod reconcile;
 pub mod refund;
 pub mod text;
 pub mod trace;
