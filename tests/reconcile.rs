@@ -1,5 +1,6 @@
-//! Comparing provider and database.
+//! Comparing provider and database: the command, and the worker's own turn.
 
+use crate::metrics::{scrape_of, value};
 use crate::support::{
     PAYMENTS, SOON, captured, held, id, manual, once, run, scripted_provider, seconds, text,
 };
@@ -348,6 +349,79 @@ async fn what_cannot_be_compared_is_no_difference_and_no_agreement() -> Result<(
     let told = reconcile(&world, &[]).await?;
     assert_eq!((told.exit, told.text.as_str()), (Some(2), ""));
     assert_eq!(told.complaint, "paywright: not compared: the payment provider cannot be reached\n");
+    world.stop().await
+}
+
+/// Makes the worker's own comparison due.
+pub(crate) async fn make_due(world: &World) -> Result<()> {
+    let statement = "INSERT INTO reconciliations (due_at) VALUES (now())
+                     ON CONFLICT ON CONSTRAINT reconciliations_pkey DO UPDATE SET due_at = now()";
+    execute(world, statement).await.map(drop)
+}
+
+/// How many comparisons of both services came to this.
+async fn runs(world: &World, result: &str) -> Result<f64> {
+    let mut all = 0.0;
+    for service in 0..2 {
+        let text = scrape_of(world, service).await?;
+        let labels = [("payments_reconciliation_result", result)];
+        all += value(&text, "payments_reconciliation_runs_total", &labels).unwrap_or(0.0);
+    }
+    Ok(all)
+}
+
+/// Waits until both services tell so many differences of a kind, whichever of them compared.
+async fn both_tell(world: &World, kind: &str, count: f64) -> Result<()> {
+    eventually(SOON, kind, async || {
+        let mut all = Vec::new();
+        for service in 0..2 {
+            let text = scrape_of(world, service).await?;
+            let labels = [("payments_difference_kind", kind)];
+            all.push(value(&text, "payments_reconciliation_differences", &labels));
+        }
+        Ok(all == [Some(count), Some(count)])
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_worker_compares_by_itself_and_raises_what_differs() -> Result<()> {
+    let mut world = WorldOptions::default().instances(2).start().await?;
+    captured(&world.api, "order-1").await?;
+    let path = captured(&world.api, "order-2").await?;
+    age(&world).await?;
+    let first = scrape_of(&world, 0).await?;
+    assert!(!first.contains("payments_reconciliation_differences"), "nothing was compared yet");
+    let change = format!("UPDATE payments SET amount_captured = 1 WHERE payment_id = '{}'", id_of(&path));
+    execute(&world, &change).await?;
+    make_due(&world).await?;
+    both_tell(&world, "captured_differs", 1.0).await?;
+    both_tell(&world, "unknown_charge", 0.0).await?;
+    assert_eq!(runs(&world, "differs").await?, 1.0, "one process of the two");
+    let ages = async || -> Result<Option<f64>> {
+        Ok(value(&scrape_of(&world, 0).await?, "payments_reconciliation_last_age_seconds", &[]))
+    };
+    assert!(ages().await?.is_some_and(|age| age < 60.0));
+    let log = format!("{}{}", world.log(0)?, world.log(1)?);
+    let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let raised: Vec<_> = lines.iter().filter(|line| line["difference"] == "captured_differs").collect();
+    assert_eq!(raised.len(), 1, "{log}");
+    assert_eq!((&raised[0]["level"], &raised[0]["count"]), (&json!("ERROR"), &json!(1)));
+    assert!(text(&raised[0]["first"]).contains(id_of(&path)), "{:?}", raised[0]);
+
+    let change = change.replace("amount_captured = 1", "amount_captured = amount");
+    execute(&world, &change).await?;
+    make_due(&world).await?;
+    both_tell(&world, "captured_differs", 0.0).await?;
+    assert_eq!(runs(&world, "agreed").await?, 1.0);
+
+    // a provider that is away is no difference: what was found before stays, and gets old
+    world.stack.simulator()?.kill().await?;
+    make_due(&world).await?;
+    eventually(SOON, "it was tried", async || Ok(runs(&world, "unfinished").await? == 1.0)).await?;
+    both_tell(&world, "captured_differs", 0.0).await?;
+    let again = "SELECT count(*) FROM reconciliations WHERE due_at < now() + interval '6 minutes'";
+    assert_eq!(crate::support::count(&world, again).await?, 1, "soon again");
     world.stop().await
 }
 
