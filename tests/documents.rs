@@ -9,7 +9,7 @@
 
 use crate::metrics::scrape_of;
 use crate::reconcile::make_due;
-use crate::support::SOON;
+use crate::support::seconds;
 use anyhow::{Context, Result, ensure};
 use e2e::{Profile, World, eventually, payment, programs};
 use std::collections::{BTreeMap, BTreeSet};
@@ -394,7 +394,7 @@ async fn the_documents_name_every_metric_and_no_other() -> Result<()> {
     assert_eq!(world.api.create("key", &payment("order-1")).await?.status, 201);
     make_due(&world).await?;
     let mut text = String::new();
-    eventually(SOON, "what was compared is told", async || {
+    eventually(seconds(30), "what was compared is told", async || {
         text = scrape_of(&world, 0).await?;
         Ok(text.contains("payments_reconciliation_last_"))
     })
