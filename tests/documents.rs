@@ -7,8 +7,11 @@
 //!
 //! The place that lists every setting is `paywright --help`. Documents name those that they have something to say about.
 
+use crate::metrics::scrape_of;
+use crate::reconcile::make_due;
+use crate::support::seconds;
 use anyhow::{Context, Result, ensure};
-use e2e::{Profile, World, payment, programs};
+use e2e::{Profile, World, eventually, payment, programs};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -383,12 +386,24 @@ impl Shown {
 
 #[tokio::test]
 async fn the_documents_name_every_metric_and_no_other() -> Result<()> {
-    const METRICS: [&str; 5] =
-        ["http_server_", "http_client_", "payments_operations_", "payments_idempotency_", "db_client_"];
+    const METRICS: [&str; 6] = [
+        "http_server_",
+        "http_client_",
+        "payments_operations_",
+        "payments_idempotency_",
+        "payments_reconciliation_",
+        "db_client_",
+    ];
     let world = World::start().await?;
     assert_eq!(world.api.create("key", &payment("order-1")).await?.status, 201);
-    let answer = world.api.http.get(format!("{}/metrics", world.stack.ops_url(0)?)).send().await?;
-    let shown = Shown::read(&answer.text().await?);
+    make_due(&world).await?;
+    let mut text = String::new();
+    eventually(seconds(30), "what was compared is told", async || {
+        text = scrape_of(&world, 0).await?;
+        Ok(text.contains("payments_reconciliation_last_"))
+    })
+    .await?;
+    let shown = Shown::read(&text);
     world.finish().await?;
     let mut wrong = Vec::new();
     let mut named = BTreeSet::new();
@@ -401,5 +416,12 @@ async fn the_documents_name_every_metric_and_no_other() -> Result<()> {
     let unnamed =
         shown.metrics.difference(&named).map(|name| format!("`{name}` is at /metrics and in no document"));
     wrong.extend(unnamed);
+    let kinds =
+        text.lines().filter_map(|line| line.split("payments_difference_kind=\"").nth(1)?.split('"').next());
+    wrong.extend(
+        kinds
+            .filter(|kind| !named.contains(*kind))
+            .map(|kind| format!("`{kind}` is found and in no document")),
+    );
     report(wrong)
 }

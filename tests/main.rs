@@ -16,6 +16,7 @@ mod openapi;
 mod order_of_checks;
 mod provider_answers;
 mod race;
+mod reconcile;
 mod refunds;
 mod requires_action;
 mod schemathesis;

@@ -6,9 +6,14 @@ use e2e::{World, WorldOptions, eventually, payment};
 use reqwest::Method;
 use serde_json::json;
 
-/// The text of `/metrics`.
+/// The text of the first service's `/metrics`.
 async fn scrape(world: &World) -> Result<String> {
-    let url = format!("{}/metrics", world.stack.ops_url(0)?);
+    scrape_of(world, 0).await
+}
+
+/// The text of a service's `/metrics`.
+pub(crate) async fn scrape_of(world: &World, service: usize) -> Result<String> {
+    let url = format!("{}/metrics", world.stack.ops_url(service)?);
     let answer = world.api.send(world.api.http.get(url)).await?;
     assert_eq!(answer.status, 200);
     assert!(answer.header("content-type").starts_with("text/plain; version="), "{:?}", answer.headers);
@@ -16,7 +21,7 @@ async fn scrape(world: &World) -> Result<String> {
 }
 
 /// The sum of the series of a metric that have all of these labels; nothing if there is no such series.
-fn value(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+pub(crate) fn value(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let series = text.lines().filter(|line| {
         let is_it = line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
         is_it && labels.iter().all(|(label, value)| line.contains(&format!("{label}=\"{value}\"")))

@@ -170,7 +170,7 @@ impl Schema {
 }
 
 /// Rows of a table, as soon as it is there. `$1` is the number of payments.
-const FILLED_AFTER: [(usize, &str); 6] = [
+const FILLED_AFTER: [(usize, &str); 7] = [
     (2, "INSERT INTO merchants (merchant_id, name) SELECT md5('merchant' || n)::uuid, 'Merchant ' || n FROM generate_series(0, 49) AS n WHERE n < $1"),
     (
         3,
@@ -215,5 +215,10 @@ const FILLED_AFTER: [(usize, &str); 6] = [
                 CASE kind WHEN 'refund' THEN refund_id::text END, CASE kind WHEN 'refund' THEN decode(repeat('02', 33), 'hex') END,
                 now()
          FROM (SELECT * FROM refunds LIMIT $1) AS refunds, unnest(ARRAY['refund', 'watch_refund']) AS kind",
+    ),
+    (
+        19,
+        "INSERT INTO reconciliations (due_at, finished_at, differences)
+         SELECT now(), now(), '{\"unknown_charge\": 1}' WHERE $1 > 0",
     ),
 ];

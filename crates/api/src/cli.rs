@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::app::merchants::{self, CreateKeyError};
+use crate::app::reconcile::{self, Report, Sources};
 use crate::config::{ConfigError, Database, Listeners, ProviderApi, SETTINGS, Service, Source};
 use crate::http::openapi;
 use crate::server::{Parts, Sockets, run as run_server};
@@ -28,6 +29,8 @@ use uuid::Uuid;
 
 /// What still runs when the service has stopped, a name that is looked up, say, is not waited for longer.
 const LEFTOVERS: Duration = Duration::from_millis(500);
+/// How far `reconcile` looks back, unless `--since` says.
+const RECONCILED: time::Duration = time::Duration::hours(24);
 /// How long `healthcheck` waits.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -71,6 +74,15 @@ enum Command {
         after_help = "Example:\n  paywright key create 0190... --scope read --expires 2027-01-01T00:00:00Z"
     )]
     Key(Key),
+    /// Compare provider and database: exit 0 if they agree, 1 and a table if not, 2 if it could not be found out
+    #[command(
+        after_help = "It only looks; nothing is changed on either side.\n\nExample:\n  paywright reconcile --since 2027-01-01T00:00:00Z"
+    )]
+    Reconcile {
+        /// What was created at this time or later [24 hours ago]
+        #[arg(long, value_name = "RFC3339", value_parser = parse_time)]
+        since: Option<OffsetDateTime>,
+    },
     /// Print the OpenAPI document; needs no settings
     #[command(after_help = "Example:\n  paywright openapi > openapi.json")]
     Openapi,
@@ -210,6 +222,11 @@ fn failed(message: impl Display) -> Failure {
     Failure { message: message.to_string(), exit: 1 }
 }
 
+/// Whether something is so could not be found out: where exit 1 says that it is not.
+fn undecided(message: impl Display) -> Failure {
+    Failure { message: message.to_string(), exit: 2 }
+}
+
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         wrong(error)
@@ -267,6 +284,7 @@ fn execute(cli: Cli) -> Result<ExitCode, Failure> {
             runtime.block_on(create_merchant(&store(&source)?, &name, json))?;
         }
         Command::Key(command) => return runtime.block_on(manage_keys(&store(&source)?, command)),
+        Command::Reconcile { since } => return runtime.block_on(reconcile(&source, since)),
         Command::Healthcheck => return healthcheck(&source),
         // answered above
         Command::Openapi | Command::Serve { .. } | Command::Worker => {}
@@ -434,6 +452,45 @@ async fn manage_keys(store: &Store, command: Key) -> Result<ExitCode, Failure> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn reconcile(source: &Source, since: Option<OffsetDateTime>) -> Result<ExitCode, Failure> {
+    let now = OffsetDateTime::now_utc();
+    let since = since.unwrap_or(now - RECONCILED);
+    if since > now {
+        return Err(wrong("--since is in the future, where there is nothing to compare yet"));
+    }
+    let provider = source.provider()?;
+    let windows = source.service(&provider)?.windows;
+    let store = store(source)?;
+    let client =
+        provider::Client::new(&provider.url, provider.api_key, provider.timeout).map_err(undecided)?;
+    let sources = Sources { store: &store, provider: &client, windows: &windows };
+    let compared = reconcile::run(&sources, since).await;
+    let report = compared.map_err(|error| undecided(format!("not compared: {error}")))?;
+    print(&told(&report, since))?;
+    Ok(if report.differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn told(report: &Report, since: OffsetDateTime) -> String {
+    let Report { charges, refunds, in_flight, foreign, differences } = report;
+    let mut text = format!(
+        "compared since {}: charges {charges}, refunds {refunds}\nnot compared: in flight {in_flight}, of other programs {foreign}",
+        crate::answer::rfc3339(since)
+    );
+    if differences.is_empty() {
+        text.push_str("\nno differences");
+        return text;
+    }
+    text.push_str(&format!("\n\n{:<16}  {:>6}  first", "difference", "count"));
+    for (kind, found) in differences {
+        let mut head = format!("{:<16}  {:>6}", kind.name(), found.count);
+        for first in &found.first {
+            text.push_str(&format!("\n{head:<24}  {first}"));
+            head.clear();
+        }
+    }
+    text
 }
 
 /// Without a client library and without a shell: containers have neither.

@@ -10,15 +10,17 @@ use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use domain::operation::OperationKind;
+use domain::reconcile::Difference;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, UpDownCounter};
 use persistence::Store;
 use persistence::operations::Backlog;
+use persistence::reconcile::Reconciled;
 use prometheus::{Encoder, Registry, TextEncoder};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often the database is asked what is open.
+/// How often the database is asked what is open, and what the last comparison found.
 const BACKLOG_EVERY: Duration = Duration::from_secs(5);
 
 /// What this process counts.
@@ -28,7 +30,9 @@ pub struct Metrics {
     active: UpDownCounter<i64>,
     operations: Counter<u64>,
     keys: Counter<u64>,
+    reconciliations: Counter<u64>,
     backlog: Arc<Mutex<Option<Backlog>>>,
+    reconciled: Arc<Mutex<Option<Reconciled>>>,
 }
 
 impl Metrics {
@@ -37,6 +41,7 @@ impl Metrics {
     pub fn new(registry: Registry, store: &Store) -> Self {
         let meter = opentelemetry::global::meter("payments");
         let backlog = Arc::new(Mutex::new(None));
+        let reconciled = Arc::new(Mutex::new(None));
         let metrics = Self {
             registry,
             requests: meter
@@ -59,9 +64,18 @@ impl Metrics {
                 .with_unit("{request}")
                 .with_description("What requests that move money came to, by what was known of their key.")
                 .build(),
+            reconciliations: meter
+                .u64_counter("payments.reconciliation.runs")
+                .with_unit("{run}")
+                .with_description(
+                    "Comparisons of provider and database by this process, by what they came to.",
+                )
+                .build(),
             backlog: Arc::clone(&backlog),
+            reconciled: Arc::clone(&reconciled),
         };
         observe_backlog(&backlog);
+        observe_reconciled(&reconciled);
         observe_pool(store);
         metrics
     }
@@ -73,6 +87,11 @@ impl Metrics {
             KeyValue::new("payments.outcome", outcome),
         ];
         self.operations.add(1, &labels);
+    }
+
+    /// Provider and database were compared by this process.
+    pub fn reconciled(&self, result: &'static str) {
+        self.reconciliations.add(1, &[KeyValue::new("payments.reconciliation.result", result)]);
     }
 
     /// A request that moves money is told something.
@@ -113,6 +132,37 @@ fn observe_backlog(backlog: &Arc<Mutex<Option<Backlog>>>) {
         .with_callback(move |gauge| {
             if let Some(backlog) = read(&oldest) {
                 gauge.observe(backlog.oldest.as_secs_f64(), &[]);
+            }
+        })
+        .build();
+}
+
+fn observe_reconciled(reconciled: &Arc<Mutex<Option<Reconciled>>>) {
+    let meter = opentelemetry::global::meter("payments");
+    let read = |last: &Mutex<Option<Reconciled>>| last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let found = Arc::clone(reconciled);
+    meter
+        .i64_observable_gauge("payments.reconciliation.differences")
+        .with_unit("{difference}")
+        .with_description("What the last comparison of provider and database found, by kind.")
+        .with_callback(move |gauge| {
+            if let Some(last) = read(&found) {
+                // also those that were not found, so that an alert ends
+                for kind in Difference::ALL {
+                    let count = last.differences.get(&kind).copied().unwrap_or(0);
+                    gauge.observe(count, &[KeyValue::new("payments.difference.kind", kind.name())]);
+                }
+            }
+        })
+        .build();
+    let last = Arc::clone(reconciled);
+    meter
+        .f64_observable_gauge("payments.reconciliation.last.age")
+        .with_unit("s")
+        .with_description("How long ago that was.")
+        .with_callback(move |gauge| {
+            if let Some(last) = read(&last) {
+                gauge.observe(last.age.as_secs_f64(), &[]);
             }
         })
         .build();
@@ -212,11 +262,13 @@ pub async fn show(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-/// Asks the database now and then what is open. Never ends by itself.
+/// Asks the database now and then what is open, and what the last comparison found. Never ends by itself.
 pub async fn keep_backlog(app: Arc<App>) {
     loop {
         let backlog = app.store.backlog().await.ok();
         *app.metrics.backlog.lock().unwrap_or_else(PoisonError::into_inner) = backlog;
+        let reconciled = app.store.last_reconciliation().await.ok().flatten();
+        *app.metrics.reconciled.lock().unwrap_or_else(PoisonError::into_inner) = reconciled;
         tokio::time::sleep(BACKLOG_EVERY).await;
     }
 }

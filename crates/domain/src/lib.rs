@@ -13,6 +13,7 @@
 //! | [`idempotency`] | the caller's key, and the fingerprint that tells one request from another |
 //! | [`faults`] | points at which a build that is made for proofs can be made to fail |
 //! | [`provider`] | the port to the payment provider, and its three kinds of outcome |
+//! | [`reconcile`] | what differs between provider and database |
 //!
 //! A value of a type from here is valid. Parsing happens once, at the edge; inside nothing is checked twice.
 
@@ -24,6 +25,7 @@ pub mod money;
 pub mod operation;
 pub mod payment;
 pub mod provider;
+pub mod reconcile;
 pub mod refund;
 pub mod text;
 pub mod trace;

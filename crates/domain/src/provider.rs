@@ -8,6 +8,7 @@ use crate::id::{MerchantId, OperationId, PaymentId, RefundId};
 use crate::money::{Amount, Money};
 use crate::operation::{Lease, Operation};
 use crate::payment::{CaptureMethod, Payment};
+use crate::reconcile::{ListedCharge, ListedRefund};
 use crate::refund::{Refund, RefundReason};
 use crate::text::{PaymentMethod, ReturnUrl, StatementDescriptor};
 use std::pin::Pin;
@@ -66,8 +67,38 @@ pub trait Provider: Send + Sync {
         lease: &'a Lease,
     ) -> Answer<'a, Option<FoundRefund>>;
 
+    /// A page of the charges that were made `since`, newest first, of whichever program; `after` is the page before's
+    /// [`Page::next`].
+    fn list_charges<'a>(
+        &'a self,
+        since: OffsetDateTime,
+        after: Option<&'a str>,
+    ) -> Answer<'a, Page<ListedCharge>>;
+
+    /// A page of the refunds that were made `since`, as [`Provider::list_charges`].
+    fn list_refunds<'a>(
+        &'a self,
+        since: OffsetDateTime,
+        after: Option<&'a str>,
+    ) -> Answer<'a, Page<ListedRefund>>;
+
+    /// Reads one charge as it would be listed, whomever it names. `None`: the provider says that there is none.
+    fn read_charge<'a>(&'a self, intent: &'a IntentId) -> Answer<'a, Option<ListedCharge>>;
+
+    /// Reads one refund, as [`Provider::read_charge`].
+    fn read_refund<'a>(&'a self, object: &'a RefundObjectId) -> Answer<'a, Option<ListedRefund>>;
+
     /// Asks for nothing in particular: does the provider take our credentials?
     fn check_credentials(&self) -> Answer<'_, ()>;
+}
+
+/// A page of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// What it holds, newest first.
+    pub items: Vec<T>,
+    /// Where the next page begins; `None`: this was the last.
+    pub next: Option<String>,
 }
 
 /// What a call to the provider comes to.

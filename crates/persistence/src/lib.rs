@@ -5,7 +5,8 @@
 //! never by looking first and acting afterwards.
 //!
 //! Every statement names the merchant for every table it touches, so that merchants are isolated and the tables could be
-//! distributed by merchant. The exceptions are all in [`operations`]: what is due, and what is swept.
+//! distributed by merchant. The exceptions are all listed in [`operations`]: what is due, what is swept, and what is compared
+//! with the provider.
 
 mod error;
 pub mod events;
@@ -16,6 +17,7 @@ pub mod operations;
 pub mod payments;
 #[cfg(feature = "faults")]
 mod planted;
+pub mod reconcile;
 pub mod refunds;
 mod span;
 

@@ -1,7 +1,10 @@
 //! Operations: claiming work on a payment that exists, leasing, settling, pausing, sweeping.
 //!
-//! The statements that look across merchants are all here: [`Store::due_operations`], [`Store::sweep_operations`] and
-//! [`Store::backlog`].
+//! The statements that look across merchants are these and no other: [`Store::due_operations`], [`Store::sweep_operations`]
+//! and [`Store::backlog`] here; and, for comparing all of it with the provider, [`Store::list_booked_payments`],
+//! [`Store::list_booked_refunds`] and [`Store::booked_payment_of_anybody`], which take every merchant in turn, and
+//! [`Store::booked_payments`] and [`Store::booked_refunds`], which name several merchants at once. The row of
+//! [`Store::lease_reconciliation`] and its companions is nobody's.
 
 use crate::idempotency::StoredAnswer;
 use crate::span::Traced;

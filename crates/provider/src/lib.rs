@@ -1,11 +1,12 @@
 //! The payment provider, spoken as Stripe's PaymentIntents protocol.
 //!
 //! `attempt` sends one request, `classify` is the table of what answers mean, `wire` has the shapes and checks that
-//! what came back belongs to what was asked, `payments` and `refunds` put them together, and [`Client`] is all of it as
-//! the domain's port.
+//! what came back belongs to what was asked, `payments` and `refunds` put them together, `lists` reads what there is for
+//! whoever compares, and [`Client`] is all of it as the domain's port.
 
 mod attempt;
 mod classify;
+mod lists;
 mod payments;
 mod refunds;
 mod wire;
@@ -16,9 +17,10 @@ use domain::id::OperationId;
 use domain::money::Amount;
 use domain::operation::Lease;
 use domain::provider::{
-    Answer, Charge, Closed, Found, FoundRefund, NotExecuted, Outcome, Provider, RefundObjectId, RefundOrder,
-    Target, Unknown,
+    Answer, Charge, Closed, Found, FoundRefund, IntentId, NotExecuted, Outcome, Page, Provider,
+    RefundObjectId, RefundOrder, Target, Unknown,
 };
+use domain::reconcile::{ListedCharge, ListedRefund};
 use reqwest::Method;
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
@@ -143,6 +145,30 @@ impl Provider for Client {
         lease: &'a Lease,
     ) -> Answer<'a, Option<FoundRefund>> {
         Box::pin(self.search_refund(order, object, lease))
+    }
+
+    fn list_charges<'a>(
+        &'a self,
+        since: OffsetDateTime,
+        after: Option<&'a str>,
+    ) -> Answer<'a, Page<ListedCharge>> {
+        Box::pin(self.page_of_charges(since, after))
+    }
+
+    fn list_refunds<'a>(
+        &'a self,
+        since: OffsetDateTime,
+        after: Option<&'a str>,
+    ) -> Answer<'a, Page<ListedRefund>> {
+        Box::pin(self.page_of_refunds(since, after))
+    }
+
+    fn read_charge<'a>(&'a self, intent: &'a IntentId) -> Answer<'a, Option<ListedCharge>> {
+        Box::pin(self.one_charge(intent))
+    }
+
+    fn read_refund<'a>(&'a self, object: &'a RefundObjectId) -> Answer<'a, Option<ListedRefund>> {
+        Box::pin(self.one_refund(object))
     }
 
     fn check_credentials(&self) -> Answer<'_, ()> {

@@ -12,7 +12,7 @@ use domain::provider::{Charge, Closed, Contradiction, Found, NotExecuted, Outcom
 use time::OffsetDateTime;
 
 pub(crate) const INTENTS: Endpoint<'_> = Endpoint::all("/v1/payment_intents");
-const INTENT: &str = "/v1/payment_intents/{id}";
+pub(crate) const INTENT: &str = "/v1/payment_intents/{id}";
 const CAPTURE: &str = "/v1/payment_intents/{id}/capture";
 const CANCEL: &str = "/v1/payment_intents/{id}/cancel";
 

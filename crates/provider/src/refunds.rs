@@ -7,8 +7,8 @@ use crate::{Client, PAGE, read};
 use domain::operation::Lease;
 use domain::provider::{FoundRefund, NotExecuted, Outcome, RefundObjectId, RefundOrder, Unknown};
 
-const REFUNDS: Endpoint<'_> = Endpoint::all("/v1/refunds");
-const REFUND: &str = "/v1/refunds/{id}";
+pub(crate) const REFUNDS: Endpoint<'_> = Endpoint::all("/v1/refunds");
+pub(crate) const REFUND: &str = "/v1/refunds/{id}";
 
 impl Client {
     pub(crate) async fn create_refund(&self, order: &RefundOrder, lease: &Lease) -> Outcome<FoundRefund> {

@@ -1,16 +1,19 @@
 //! Stripe's shapes: what is sent, what comes back, and whether it belongs to what was asked.
 
-use domain::id::{MerchantId, OperationId, PaymentId};
+use domain::id::{MerchantId, OperationId, PaymentId, RefundId};
 use domain::money::{Amount, Money};
 use domain::payment::CaptureMethod;
 use domain::provider::{
     Charge, Contradiction, Failure, Found, FoundRefund, IntentId, Outcome, RefundObjectId, RefundOrder,
     Target, Unknown,
 };
+use domain::reconcile::{ListedCharge, ListedRefund, Owner, RefundStanding, Standing};
 use domain::refund::RefundReason;
 use domain::text::{ReturnUrl, StatementDescriptor};
 use serde::Deserialize;
 use std::collections::HashMap;
+use time::OffsetDateTime;
+use uuid::Uuid;
 
 /// A form's fields. What is absent is left out: other implementations of the protocol refuse what they do not know.
 pub(crate) type Form = Vec<(&'static str, String)>;
@@ -113,6 +116,8 @@ pub(crate) struct Refund {
     pub(crate) metadata: HashMap<String, String>,
     #[serde(default)]
     pub(crate) failure_reason: Option<String>,
+    #[serde(default)]
+    pub(crate) created: i64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -148,6 +153,11 @@ impl ErrorObject {
             message: self.message.unwrap_or_else(|| "The card was declined.".to_owned()),
             decline_code: self.decline_code,
         }
+    }
+
+    /// Stripe's code of a 404 that is about an object.
+    pub(crate) fn is_of_a_missing_object(&self) -> bool {
+        self.code.as_deref() == Some("resource_missing")
     }
 
     pub(crate) fn into_rejection(self) -> Failure {
@@ -291,7 +301,59 @@ impl Intent {
     }
 }
 
+/// An id of ours in an object's metadata.
+fn named(metadata: &HashMap<String, String>, key: &str) -> Option<Uuid> {
+    metadata.get(key).and_then(|id| Uuid::try_parse(id).ok())
+}
+
+/// Whom an object names, if it is of this program at all.
+fn owner(metadata: &HashMap<String, String>) -> Option<Owner> {
+    Some(Owner {
+        merchant_id: MerchantId(named(metadata, "merchant_id")?),
+        payment_id: PaymentId(named(metadata, "payment_id")?),
+    })
+}
+
+impl Intent {
+    /// What it is, whomever it names. `None`: it has no id or time that could be.
+    pub(crate) fn into_listed_charge(self) -> Option<ListedCharge> {
+        Some(ListedCharge {
+            intent: IntentId::parse(&self.id)?,
+            owner: owner(&self.metadata),
+            amount: self.amount,
+            currency: self.currency.to_ascii_uppercase(),
+            standing: match self.status.as_str() {
+                "requires_capture" => Standing::Held(self.amount_capturable.unwrap_or(self.amount)),
+                "succeeded" => Standing::Moved(self.amount_received.unwrap_or(self.amount)),
+                "requires_action" => Standing::Waiting,
+                "requires_confirmation" | "requires_payment_method" => Standing::Empty,
+                "canceled" => Standing::Canceled,
+                _ => Standing::Other,
+            },
+            created_at: OffsetDateTime::from_unix_timestamp(self.created).ok()?,
+        })
+    }
+}
+
 impl Refund {
+    /// As [`Intent::into_listed_charge`].
+    pub(crate) fn into_listed_refund(self) -> Option<ListedRefund> {
+        let refund_id = named(&self.metadata, "refund_id").map(RefundId);
+        Some(ListedRefund {
+            object: RefundObjectId::parse(&self.id)?,
+            intent: self.payment_intent.as_deref().and_then(IntentId::parse),
+            owner: owner(&self.metadata).zip(refund_id),
+            amount: self.amount,
+            currency: self.currency.to_ascii_uppercase(),
+            standing: match self.status.as_str() {
+                "succeeded" => RefundStanding::Succeeded,
+                "failed" | "canceled" => RefundStanding::Failed,
+                _ => RefundStanding::Other,
+            },
+            created_at: OffsetDateTime::from_unix_timestamp(self.created).ok()?,
+        })
+    }
+
     /// Whether its metadata names the refund.
     pub(crate) fn is_of(&self, order: &RefundOrder) -> bool {
         self.metadata.get("refund_id") == Some(&order.refund_id.to_string())

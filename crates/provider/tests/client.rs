@@ -14,6 +14,7 @@ use domain::provider::{
     Charge, Closed, Found, FoundRefund, IntentId, NotExecuted, Outcome, Provider, RefundObjectId,
     RefundOrder, Target, Unknown,
 };
+use domain::reconcile::{Owner, RefundStanding, Standing};
 use domain::refund::RefundReason;
 use domain::text::{PaymentMethod, ReturnUrl, StatementDescriptor};
 use provider::Client;
@@ -343,6 +344,84 @@ async fn a_search_turns_the_pages_until_it_is_found() {
         stub.client().find(&charge, since, &lease()).await,
         Outcome::Settled(Some(Found::Captured(..)))
     ));
+}
+
+#[tokio::test]
+async fn charges_are_listed_as_they_are_page_by_page() {
+    let charge = charge();
+    let since = OffsetDateTime::from_unix_timestamp(1_799_999_000).unwrap();
+    let page = |intents: Vec<Value>, more: bool| {
+        Some(("200 OK", json!({"object": "list", "data": intents, "has_more": more}).to_string()))
+    };
+    let others = with(intent(&charge, "succeeded"), "metadata", json!({ "payment_id": "17" }));
+    let less = with(intent(&charge, "succeeded"), "amount_received", json!(700));
+    let old = with(others.clone(), "created", json!(1));
+    let stub = Stub::saying(vec![
+        page(vec![less, with(others.clone(), "id", json!("pi_9"))], true),
+        page(vec![intent(&charge, "requires_capture"), old.clone()], true),
+        page(vec![with(others.clone(), "id", json!("../etc"))], false),
+    ])
+    .await;
+    let client = stub.client();
+    let Outcome::Settled(first) = client.list_charges(since, None).await else { panic!("no page") };
+    let owner = Owner { merchant_id: charge.merchant_id, payment_id: charge.payment_id };
+    assert_eq!(first.items[0].owner, Some(owner));
+    assert_eq!((first.items[0].amount, first.items[0].currency.as_str()), (1999, "EUR"));
+    assert_eq!((first.items[0].standing, first.items[1].owner), (Standing::Moved(700), None));
+    assert_eq!(first.items[0].created_at.unix_timestamp(), 1_800_000_000);
+    assert_eq!(first.next.as_deref(), Some("pi_9"));
+    // a provider that does not know the filter is left once its pages are older
+    let Outcome::Settled(last) = client.list_charges(since, first.next.as_deref()).await else {
+        panic!("no page")
+    };
+    assert_eq!((last.items.len(), last.items[0].standing, last.next), (1, Standing::Held(1999), None));
+    assert_eq!(client.list_charges(since, None).await, Outcome::Unknown(Unknown::Unreadable));
+    let asked = stub.asked();
+    assert!(
+        asked[0].starts_with("GET /v1/payment_intents?created%5Bgte%5D=1799999000&limit=100 "),
+        "{}",
+        asked[0]
+    );
+    assert!(asked[1].contains("&starting_after=pi_9 "), "{}", asked[1]);
+}
+
+#[tokio::test]
+async fn what_the_provider_says_is_not_there_is_told_from_what_it_does_not_say() {
+    let read = async |status, body| {
+        let stub = Stub::answering(status, body).await;
+        let intent = IntentId::parse("pi_1").unwrap();
+        stub.client().read_charge(&intent).await
+    };
+    let charge = charge();
+    let found = read("200 OK", intent(&charge, "requires_action")).await;
+    assert!(matches!(found, Outcome::Settled(Some(listed)) if listed.standing == Standing::Waiting));
+    let error = |code: &str| json!({ "error": { "type": "invalid_request_error", "code": code } });
+    assert_eq!(read("404 Not Found", error("resource_missing")).await, Outcome::Settled(None));
+    for (status, body) in [
+        ("404 Not Found", error("url_invalid")),
+        ("404 Not Found", json!("<html>")),
+        ("400 Bad Request", error("parameter_unknown")),
+    ] {
+        assert_eq!(read(status, body).await, Outcome::Unknown(Unknown::Unreadable), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn refunds_are_listed_with_whom_they_name() {
+    let order = order();
+    let since = OffsetDateTime::from_unix_timestamp(1_799_999_000).unwrap();
+    let at = |refund: Value, id: &str| with(with(refund, "created", json!(1_800_000_000)), "id", json!(id));
+    let nobodys = with(at(refund(&order, "canceled"), "re_2"), "metadata", json!({}));
+    let data = vec![at(refund(&order, "succeeded"), "re_3"), nobodys, refund(&order, "pending")];
+    let stub = Stub::answering("200 OK", json!({ "object": "list", "data": data, "has_more": true })).await;
+    let Outcome::Settled(page) = stub.client().list_refunds(since, None).await else { panic!("no page") };
+    assert_eq!((page.items.len(), page.next), (2, None), "the third is older");
+    let owner = Owner { merchant_id: order.merchant_id, payment_id: order.payment_id };
+    assert_eq!((page.items[0].owner, page.items[1].owner), (Some((owner, order.refund_id)), None));
+    assert_eq!(page.items[0].intent, IntentId::parse("pi_1"));
+    let ends = (page.items[0].standing, page.items[1].standing);
+    assert_eq!(ends, (RefundStanding::Succeeded, RefundStanding::Failed));
+    assert!(stub.asked()[0].starts_with("GET /v1/refunds?limit=100 "), "{}", stub.asked()[0]);
 }
 
 fn target(charge: &Charge) -> Target {

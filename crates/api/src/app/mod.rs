@@ -2,7 +2,7 @@
 //!
 //! [`once`] is the road of every request that moves money, from its key to its answer; `payments` and `refunds` say what
 //! each of them begins. [`operations`] carries out what was begun, whoever holds it: `charge`, `capture`, `refunds` and
-//! `watch` have the steps at the provider.
+//! `watch` have the steps at the provider. [`reconcile`] looks whether provider and database agree.
 
 mod capture;
 mod charge;
@@ -10,5 +10,6 @@ pub mod merchants;
 pub mod once;
 pub mod operations;
 pub mod payments;
+pub mod reconcile;
 pub mod refunds;
 mod watch;

@@ -363,7 +363,7 @@ async fn pause(attempt: &Attempt<'_>, open: &Open) {
 }
 
 /// Uniform between nothing and a bound that doubles: callers that failed together do not come back together.
-fn full_jitter(attempts: u32) -> Duration {
+pub(super) fn full_jitter(attempts: u32) -> Duration {
     let bound = PAUSE.saturating_mul(2_u32.saturating_pow(attempts)).min(LONGEST_PAUSE);
     rand::rng().random_range(Duration::ZERO..=bound)
 }

@@ -1,5 +1,6 @@
-//! The background worker: finishes what a request left open, and forgets what is old.
+//! The background worker: finishes what a request left open, forgets what is old, and compares with the provider.
 
+mod reconcile;
 mod settle;
 mod sweep;
 
@@ -13,5 +14,6 @@ pub async fn run(app: Arc<App>) {
         () = stopped.cancelled() => {}
         () = settle::run(&app) => {}
         () = sweep::run(&app) => {}
+        () = reconcile::run(&app) => {}
     }
 }

@@ -14,19 +14,30 @@ fn amount(minor: i64) -> Amount {
 
 /// A payment of 1000 that is held.
 pub(super) async fn held(db: &Db) -> Result<Payment> {
-    let mut payment = new_payment(merchant(), "order-1");
+    held_of(db, merchant()).await
+}
+
+/// The same, of this merchant.
+pub(super) async fn held_of(db: &Db, merchant: MerchantId) -> Result<Payment> {
+    let mut payment = new_payment(merchant, "order-1");
     payment.request.capture = CaptureMethod::Manual;
-    advance(db, &payment, Change::Authorized).await
+    advance(db, &payment, "create", Change::Authorized).await
 }
 
 /// A payment of 1000 that was captured.
 async fn captured(db: &Db) -> Result<Payment> {
     let payment = new_payment(merchant(), "order-1");
-    advance(db, &payment, Change::Captured(amount(1000))).await
+    advance(db, &payment, "create", Change::Captured(amount(1000))).await
 }
 
-async fn advance(db: &Db, payment: &Payment, change: Change) -> Result<Payment> {
-    let (operation, lease) = claimed(&db.store, payment, "create").await?;
+/// The same, of this merchant, and one of many.
+pub(super) async fn captured_of(db: &Db, merchant: MerchantId) -> Result<Payment> {
+    let any = OperationId::at(now()).to_string();
+    advance(db, &new_payment(merchant, &any), &any, Change::Captured(amount(1000))).await
+}
+
+async fn advance(db: &Db, payment: &Payment, key: &str, change: Change) -> Result<Payment> {
+    let (operation, lease) = claimed(&db.store, payment, key).await?;
     let step = payment.transition(change)?;
     let after = Payment { intent: IntentId::parse("pi_1"), ..payment.clone() }.after(&step, now());
     assert!(settle(&db.store, &operation, &lease, &after, &step, &answer()).await?);
@@ -58,7 +69,7 @@ pub(super) async fn request(store: &Store, payment: &Payment, step: &Transition,
     with_claim(key, async |claim| store.claim_step(payment, step, kind, claim, now()).await).await
 }
 
-async fn refund_of(store: &Store, payment: &Payment, minor: i64, key: &str) -> (Refund, Claimed1) {
+pub(super) async fn refund_of(store: &Store, payment: &Payment, minor: i64, key: &str) -> (Refund, Claimed1) {
     // decided by the payment as it was read, however it stands by now
     let new = NewRefund { amount: Some(amount(minor)), ..NewRefund::default() };
     let refund = payment.request_refund(new, now()).unwrap();
@@ -374,6 +385,11 @@ async fn the_database_itself_refuses_what_must_not_be() -> Result<()> {
         (
             "UPDATE operations SET kind = 'watch_payment' WHERE kind = 'charge'",
             "operations_key_when_asked_for",
+        ),
+        ("INSERT INTO reconciliations (only_one, due_at) VALUES (false, now())", "reconciliations_only_one"),
+        (
+            "INSERT INTO reconciliations (due_at, finished_at) VALUES (now(), now())",
+            "reconciliations_found_when_finished",
         ),
         (
             "UPDATE operations SET answer_status = 503 WHERE settled_at IS NOT NULL",

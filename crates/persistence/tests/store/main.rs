@@ -8,6 +8,7 @@
 
 mod changes;
 mod migrations;
+mod reconcile;
 
 use anyhow::Result;
 use devstack::TestDatabase;
@@ -542,6 +543,7 @@ async fn the_service_can_neither_alter_tables_nor_touch_the_audit_trail() -> Res
         "UPDATE merchants SET name = 'x'",
         "UPDATE api_keys SET scope = 'write'",
         "UPDATE _sqlx_migrations SET success = false",
+        "DELETE FROM reconciliations",
     ] {
         let error = sqlx::query(statement).execute(&service).await.unwrap_err();
         let code = error
