@@ -7,7 +7,15 @@ use serde_json::json;
 
 #[tokio::test]
 async fn what_the_killed_left_is_finished_by_the_living() -> Result<()> {
-    let storm = Storm { services_killed: 5, postgres_killed: 0, provider_killed: 1, ..Storm::default() };
+    let storm = Storm {
+        services_killed: 5,
+        postgres_killed: 0,
+        provider_killed: 1,
+        rate: 15.0,
+        open: 5,
+        services: 2,
+        ..Storm::default()
+    };
     let mut world = storm.world(Profile::Debug).start().await?;
     storm.blow(&mut world).await?.figures().verdict()?;
     world.finish().await

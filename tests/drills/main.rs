@@ -4,6 +4,7 @@
 
 mod bench;
 mod bugs;
+mod crashes;
 mod duels;
 mod hangups;
 mod kills;
@@ -28,6 +29,7 @@ struct Cli {
 enum Drill {
     Bench(bench::Options),
     Bugs(bugs::Options),
+    Crashes(crashes::Options),
     Duels(duels::Options),
     Hangups(hangups::Options),
     Kills(kills::Options),
@@ -44,6 +46,7 @@ async fn main() -> Result<()> {
     match Cli::parse().drill {
         Drill::Bench(options) => bench::run(options).await,
         Drill::Bugs(options) => bugs::run(options).await,
+        Drill::Crashes(options) => crashes::run(options).await,
         Drill::Duels(options) => duels::run(options).await,
         Drill::Hangups(options) => hangups::run(options).await,
         Drill::Kills(options) => kills::run(options).await,

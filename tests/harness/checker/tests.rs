@@ -146,13 +146,9 @@ fn every_rule_finds_its_lie() {
         }),
         (Rule::SuccessIsCharged, "captured for what nobody asked", |s| {
             let path = "/v1/payments/pay/capture".to_owned();
-            s.attempts.push(Attempt {
-                path,
-                key: "k3".to_owned(),
-                body: json!({ "amount": 1 }),
-                answer: None,
-                ..s.attempts[0].clone()
-            });
+            let answer = Some((202, s.attempts[0].answer.clone().unwrap().1));
+            let body = json!({ "amount": 1 });
+            s.attempts.push(Attempt { path, key: "k3".to_owned(), body, answer, ..s.attempts[0].clone() });
         }),
         (Rule::SuccessIsCharged, "a refund that is not there", |s| s.ledger.charges[0].refunds.clear()),
         (Rule::FailureHoldsNothing, "failed here, charged there", |s| {
