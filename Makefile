@@ -10,7 +10,7 @@ WITH_DATABASE := cargo run --quiet --package devstack --example with_database --
 # One choice of packages for every build: another has other features, and builds half of the dependencies again.
 DRILL := cargo build --release --workspace --bins && PAYWRIGHT_BIN_DIR=target/release target/release/drill
 
-.PHONY: help run test ci lint sqlx openapi race storm bench drill test-images test-deploy
+.PHONY: help run test ci lint sqlx openapi race proof bench drill test-images test-deploy
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -24,10 +24,14 @@ test: ## The whole test suite, against a real PostgreSQL that is found or instal
 
 ci: export NO_SKIP = 1
 ci: lint $(PYTHON)/interop test ## What must pass before a change lands, no test skipped
+	target/debug/drill bugs
+	target/debug/drill crashes
+	target/debug/drill kills --debug --rate 12 --open 5
 
 lint: $(PYTHON)/squawk $(PYTHON)/kubernetes-validate $(SQLX) ## Formatting, clippy, docs, migrations, .sqlx, manifests; a warning is an error
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --package api --features faults -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 	$(PYTHON)/squawk --config .squawk.toml migrations/*.up.sql
 	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(WITH_DATABASE) cargo sqlx prepare --check --workspace -- --all-targets
@@ -43,8 +47,11 @@ openapi: ## Write docs/openapi.json anew, after a route or a limit changed
 race: ## 500 rounds of 50 simultaneous creates through two processes: one charge each
 	$(DRILL) race
 
-storm: ## Kill the service 100 times under load while the provider loses answers
-	$(DRILL) kills
+proof: ## That nothing is charged twice or lost: bugs that are caught, 170 crashes, 500 kills under load
+	$(DRILL) bugs --runs 5
+	target/release/drill crashes
+	PAYWRIGHT_BIN_DIR=target/release target/release/drill kills --services-killed 400 --postgres-killed 50 \
+		--provider-killed 50 --attempts 50000 --lost 100 --taken-over 50
 
 bench: ## Payments per second, beside pgbench with the same statements
 	$(DRILL) bench

@@ -1,9 +1,11 @@
-//! Services that are killed under load while the provider loses answers. `make storm` runs the same for longer.
+//! Services that are killed under load while the provider loses answers. `make proof` runs the same for longer.
 
 use crate::support::{SOON, assert_problem, captured, held};
-use anyhow::Result;
-use e2e::{Profile, Storm, WorldOptions, eventually};
+use anyhow::{Context, Result};
+use e2e::{Crash, Planted, Profile, SPARED, Storm, WorldOptions, eventually};
 use serde_json::json;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 #[tokio::test]
 async fn what_the_killed_left_is_finished_by_the_living() -> Result<()> {
@@ -72,4 +74,87 @@ async fn a_cancel_of_the_killed_is_finished_by_another() -> Result<()> {
 #[tokio::test]
 async fn a_refund_of_the_killed_is_finished_by_another() -> Result<()> {
     is_finished_by_another("refunds", "POST /v1/refunds", "POST /v1/refunds", 201).await
+}
+
+/// The sources of a package.
+fn sources(package: &str) -> Result<Vec<(PathBuf, String)>> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates").join(package).join("src");
+    let files = std::fs::read_dir(&directory)?.map(|entry| Ok(entry?.path()));
+    let files = files.filter(|path: &Result<PathBuf>| path.as_ref().is_ok_and(|path| path.is_file()));
+    files.map(|path| path.and_then(|path| Ok((path.clone(), std::fs::read_to_string(&path)?)))).collect()
+}
+
+/// The names of statements, of which the points before and after them are made.
+fn statements(text: &str) -> impl Iterator<Item = &str> {
+    text.split(".traced(\"").skip(1).filter_map(|rest| rest.split('"').next())
+}
+
+#[test]
+fn every_statement_and_call_that_changes_something_is_a_point_to_die_at() -> Result<()> {
+    /// What only reads.
+    const READ: [&str; 4] = ["find ", "list ", "read ", "count "];
+    /// Statements without a point: what is due is read, what is swept is forgotten, and the rest is done by hand.
+    const WITHOUT: [&str; 7] = [
+        "due_operations",
+        "backlog",
+        "sweep_operations",
+        "merchants.rs",
+        "migrate.rs",
+        "planted.rs",
+        "lib.rs",
+    ];
+    let mut changes = BTreeSet::new();
+    for (path, text) in sources("persistence")? {
+        let name = path.file_name().and_then(|name| name.to_str()).context("a name")?;
+        changes.extend(
+            statements(&text)
+                .filter(|name| READ.iter().all(|verb| !name.starts_with(verb)))
+                .map(str::to_owned),
+        );
+        if WITHOUT.contains(&name) {
+            continue;
+        }
+        // each method, by its name
+        for method in text.split("async fn ").skip(1) {
+            let method_name = method.split(['(', '<']).next().unwrap_or_default();
+            let sent = method.matches("pool)").count();
+            let traced = statements(method).count();
+            assert!(
+                sent == traced || WITHOUT.contains(&method_name),
+                "{name}: {method_name} has a statement without a point"
+            );
+        }
+    }
+    // every POST to the provider has a path of its own, which is its point
+    let provider = sources("provider")?;
+    let paths = provider.iter().flat_map(|(_, text)| text.split("\"/v1/").skip(1));
+    let died_at: Vec<&str> = Crash::all().iter().map(|crash| crash.point).collect();
+    let posts = paths.filter_map(|rest| rest.split('"').next()).map(|path| format!("/v1/{path}"));
+    let read_only = ["/v1/payment_intents/{id}", "/v1/refunds/{id}"];
+    for path in posts.filter(|path| !read_only.contains(&path.as_str())) {
+        assert!(
+            died_at.contains(&path.as_str()),
+            "nobody dies at {path}: add it to tests/harness/crashes.rs"
+        );
+    }
+    let died: BTreeSet<String> = Crash::all().into_iter().map(|crash| crash.point.to_owned()).collect();
+    let spared: BTreeSet<String> = SPARED.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let missing: Vec<_> = changes.difference(&died).filter(|name| !spared.contains(*name)).collect();
+    assert!(missing.is_empty(), "nobody dies at {missing:?}: add them to tests/harness/crashes.rs");
+    let gone: Vec<_> = spared.difference(&changes).collect();
+    assert!(gone.is_empty(), "{gone:?} are no more");
+    Ok(())
+}
+
+#[test]
+fn every_bug_of_the_catalogue_is_planted() -> Result<()> {
+    let catalogue = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/domain/src/faults.rs"),
+    )?;
+    let names = catalogue.split("pub const fn name").nth(1).and_then(|rest| rest.split("\n    }\n").next());
+    let names = names.context("the names")?.split("=> \"").skip(1).filter_map(|rest| rest.split('"').next());
+    for name in names {
+        assert!(Planted::ALL.iter().any(|bug| bug.name == name), "{name} is not planted by any run");
+    }
+    Ok(())
 }

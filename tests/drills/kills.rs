@@ -1,7 +1,7 @@
 //! Shows that no crash charges twice, loses a charge, or takes back what a client was told.
 //!
 //! Customers pay, capture, cancel and refund at their own pace while services, PostgreSQL and the provider are killed with
-//! SIGKILL, each time with at least 20 operations open. The provider executes and loses the answer, executes later, and
+//! SIGKILL, each time with work under way. The provider executes and loses the answer, executes later, and
 //! forgets keys. Whoever is killed is started again at once. Then the checker compares three witnesses: the provider's
 //! ledger, the database, and what the clients remember of every answer.
 
@@ -28,6 +28,9 @@ pub struct Options {
     /// New customers per second
     #[arg(long, default_value_t = 60.0)]
     rate: f64,
+    /// How many operations are open at each kill, at least
+    #[arg(long, default_value_t = 20)]
+    open: i64,
     /// Attempts of clients without which the run does not count
     #[arg(long, default_value_t = 1_000)]
     attempts: usize,
@@ -47,7 +50,7 @@ pub struct Options {
 /// # Errors
 /// It cannot be run, or a bound is missed.
 pub async fn run(options: Options) -> Result<()> {
-    let Options { services_killed, postgres_killed, provider_killed, services, rate, .. } = options;
+    let Options { services_killed, postgres_killed, provider_killed, services, rate, open, .. } = options;
     let least = Least { attempts: options.attempts, lost: options.lost, taken_over: options.taken_over };
     let storm = Storm {
         services_killed,
@@ -55,6 +58,7 @@ pub async fn run(options: Options) -> Result<()> {
         provider_killed,
         services,
         rate,
+        open,
         least,
         ..Storm::default()
     };

@@ -65,6 +65,8 @@ pub struct OperationRow {
     pub payment_id: String,
     /// Its kind.
     pub kind: String,
+    /// How far it got, for whoever has to look into it.
+    pub progress: String,
     /// The answer it ended with, if it has.
     pub answer: Option<(u16, Vec<u8>)>,
 }
@@ -100,7 +102,9 @@ impl Database {
             "SELECT merchant_id::text, refund_id::text, payment_id::text, amount, status FROM refunds",
         );
         let operations = sqlx::query(
-            "SELECT merchant_id::text, idempotency_key, payment_id::text, kind, answer_status, answer_body
+            "SELECT merchant_id::text, idempotency_key, payment_id::text, kind, answer_status, answer_body,
+                    format('%s attempts, %s 5xx, due at %s, absent since %s, contradicted at %s', attempts, server_errors,
+                           lease_until, absent_since, contradicted_at)
              FROM operations WHERE idempotency_key IS NOT NULL",
         );
         let events = sqlx::query(
@@ -147,6 +151,7 @@ impl Database {
                     key: row.get(1),
                     payment_id: row.get(2),
                     kind: row.get(3),
+                    progress: row.get(6),
                     answer: row.get::<Option<i16>, _>(4).map(|status| (status.unsigned_abs(), row.get(5))),
                 })
                 .collect(),

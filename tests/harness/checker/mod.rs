@@ -14,7 +14,7 @@ pub use database::Database;
 pub use history::{Attempt, History};
 pub use ledger::Ledger;
 
-use database::{EventRow, PaymentRow, RefundRow};
+use database::{EventRow, OperationRow, PaymentRow, RefundRow};
 use ledger::{Charge, Refunded};
 
 use anyhow::{Result, ensure};
@@ -265,8 +265,8 @@ impl<'a> Checker<'a> {
         let mut keys = HashSet::new();
         for operation in &self.database.operations {
             if operation.answer.is_none() {
-                let what = format_args!("{} of {}", operation.kind, operation.payment_id);
-                findings.found(Rule::NothingOpen, what);
+                let OperationRow { kind, payment_id, progress, .. } = operation;
+                findings.found(Rule::NothingOpen, format_args!("{kind} of {payment_id} ({progress})"));
             }
             if !keys.insert((&operation.merchant_id, &operation.key)) {
                 findings.found(Rule::OneAnswer, format_args!("two operations for {}", operation.key));

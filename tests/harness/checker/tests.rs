@@ -1,7 +1,6 @@
 //! The checker is checked: a story in which nothing is wrong, and for every rule a lie that only breaks this one or is
 //! at least caught by it.
 
-use super::database::OperationRow;
 use super::*;
 use serde_json::json;
 
@@ -42,6 +41,7 @@ impl Story {
             key: text(key),
             payment_id: text("pay"),
             kind: text(kind),
+            progress: String::new(),
             answer: Some((201, answer.to_string().into_bytes())),
         };
         let attempt = |key: &str, path: &str, body: Value, answer: &Value| Attempt {
