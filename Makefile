@@ -49,7 +49,7 @@ storm: ## Kill the service 100 times under load while the provider loses answers
 bench: ## Payments per second, beside pgbench with the same statements
 	$(DRILL) bench
 
-drill: ## One of the others: make drill NAME=refunds, duels, tenants, hangups, pages or migrations
+drill: ## One of the others: make drill NAME=refunds, duels, tenants, hangups, pages, model or migrations
 	$(DRILL) $(NAME)
 
 test-images: ## Stand-ins for images, from Debian's packages, where no registry can be reached
