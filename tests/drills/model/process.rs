@@ -43,8 +43,8 @@ impl Protocol {
         }
     }
 
-    /// `claim_payment`, `claim_step`, `claim_refund`: the operation, its lease and what the payment's row says of it, in
-    /// one statement. `None`: the key is known, or the payment is not as it has to be; nothing is written.
+    /// `claim_payment`, `claim_step`, `claim_refund`: the operation, its lease and what the payment's row says of it,
+    /// in one statement. `None`: the key is known, or the payment is not as it has to be; nothing is written.
     pub fn claim(&self, state: &mut State, key: usize) -> Option<Work> {
         let index = self.free_row(state, key)?;
         let request = self.scope.requests[key];
@@ -178,8 +178,9 @@ impl Protocol {
         }
     }
 
-    /// `settle`, `settle_refund`: the operation's end and answer, and the payment's new state, in one statement. Nothing
-    /// is written by a token that is not the last, or if the payment is not in the state that the step starts from.
+    /// `settle`, `settle_refund`: the operation's end and answer, and the payment's new state, in one statement.
+    /// Nothing is written by a token that is not the last, or if the payment is not in the state that the step starts
+    /// from.
     pub fn settle(&self, state: &mut State, work: &Work, verdict: Verdict) {
         let before = state.operations[work.operation];
         let request = self.request(&before);

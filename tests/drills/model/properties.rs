@@ -250,3 +250,9 @@ pub const REFUNDED: Sometimes = Sometimes {
         state.operations.iter().any(is_refunded)
     },
 };
+
+/// Two operations of one payment have a lease, or wait for one.
+pub const BOTH_OPEN: Sometimes = Sometimes {
+    name: "both are open",
+    condition: |_, state| state.operations.iter().filter(|operation| operation.is_open()).count() == 2,
+};

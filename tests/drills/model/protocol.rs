@@ -22,6 +22,9 @@ pub struct Scope {
     pub crashes: u8,
     /// How often one of them is stopped.
     pub pauses: u8,
+    /// Whether what a process does between two waits happens at once, unless the process is stopped. Otherwise
+    /// everything else can happen in between, and there are about three times the states.
+    pub in_one_go: bool,
     /// What happens in some state, to show that the faults are there.
     pub sometimes: &'static [Sometimes],
     /// The rules that can be taken away here.
@@ -47,8 +50,8 @@ pub struct Protocol {
 /// Something that happens. Processes are named by their place in [`State::works`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// A request with this key reaches a process. A create is written at once; for everything else the process reads the
-    /// payment and decides.
+    /// A request with this key reaches a process. A create is written at once; for everything else the process reads
+    /// the payment and decides.
     Ask(usize),
     /// A process writes what it decided.
     Claim(usize),
@@ -354,8 +357,8 @@ impl Model for Protocol {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        // what a process does between two waits takes no time, unless it is stopped
-        if let Some(at) = state.works.iter().position(Work::is_running) {
+        let running = state.works.iter().position(Work::is_running);
+        if let Some(at) = running.filter(|_| self.scope.in_one_go) {
             actions.push(self.run(state, at));
             if state.pauses > 0 {
                 actions.push(Action::Stop(at));

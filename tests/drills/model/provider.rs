@@ -1,4 +1,5 @@
-//! What the provider does with a request that arrives: as often as it arrives, under an id that it remembers or does not.
+//! What the provider does with a request that arrives: as often as it arrives, under an id that it remembers or does
+//! not.
 
 use super::protocol::Protocol;
 use super::rules::Rule;

@@ -8,8 +8,9 @@ const LONG: usize = 60;
 
 /// Whether one healthy process, with time and a provider that does what it is asked for, settles all that is open.
 ///
-/// It is asked where no process is at work, and whatever is on its way is lost. That is enough: from everywhere else such
-/// a state can be reached without a fault, for running processes finish, waiting ones give up and stopped ones go on.
+/// It is asked where no process is at work, and whatever is on its way is lost. That is enough: from everywhere else
+/// such a state can be reached without a fault, for running processes finish, waiting ones give up and stopped ones go
+/// on.
 pub fn can_be_settled(model: &Protocol, state: &State) -> bool {
     let mut now = state.clone();
     if !now.works.is_empty() {

@@ -77,8 +77,24 @@ pub const REFUND: Scope = Scope {
     ..NOTHING
 };
 
+/// Two refunds that the payment has enough for, open at the same time.
+pub const TWO_REFUNDS: Scope = Scope {
+    name: "two refunds",
+    payments: &[Payment::MOVED],
+    requests: &[Request::Refund(1), Request::Refund(2)],
+    sometimes: &[
+        properties::SETTLED_AFTER_ALL_DEATHS,
+        properties::TAKEN_OVER,
+        properties::GOES_ON_TOO_LATE,
+        properties::DONE_UNKNOWN,
+        properties::ID_FORGOTTEN,
+        properties::BOTH_OPEN,
+    ],
+    ..NOTHING
+};
+
 /// All of them.
-pub const ALL: [Scope; 3] = [CREATE, CHANGE, REFUND];
+pub const ALL: [Scope; 4] = [CREATE, CHANGE, REFUND, TWO_REFUNDS];
 
 const NOTHING: Scope = Scope {
     name: "",
@@ -87,6 +103,7 @@ const NOTHING: Scope = Scope {
     workers: 3,
     crashes: 2,
     pauses: 1,
+    in_one_go: false,
     sometimes: &[],
     rules: &[],
 };

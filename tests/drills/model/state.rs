@@ -1,4 +1,5 @@
-//! What there is at one moment: rows, requests on their way, what the provider has and remembers, and who works on what.
+//! What there is at one moment: rows, requests on their way, what the provider has and remembers, and who works on
+//! what.
 
 /// Minor units. The model's payments are for [`FULL`].
 pub type Amount = u8;
@@ -78,8 +79,8 @@ impl State {
         self.works.iter().filter(move |work| work.operation == operation && work.stage != Stage::Decided)
     }
 
-    /// Whether an attempt of the operation is not over yet. An attempt ends within its lease, so whoever was stopped past
-    /// that does not wait any more.
+    /// Whether an attempt of the operation is not over yet. An attempt ends within its lease, so whoever was stopped
+    /// past that does not wait any more.
     pub fn is_waited_for(&self, operation: usize) -> bool {
         let waits = |work: &Work| work.holds && !work.stopped && matches!(work.stage, Stage::Waiting(_));
         self.operations[operation].lease == Lease::Held && self.at(operation).any(waits)
@@ -122,6 +123,9 @@ impl Payment {
     };
     /// A payment whose money is held.
     pub const HELD: Self = Self { status: Status::Authorized, intent: Intent::Held, ..Self::NONE };
+    /// A payment that was captured.
+    pub const MOVED: Self =
+        Self { status: Status::Captured, captured: FULL, intent: Intent::Captured(FULL), ..Self::NONE };
 }
 
 /// Where a payment stands.

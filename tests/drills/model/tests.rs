@@ -13,14 +13,16 @@ fn small() -> Vec<Scope> {
     let create: (&[Payment], &[Request]) = (&[Payment::NONE], &[Request::Create]);
     let change: (&[Payment], &[Request]) = (&[Payment::HELD], &[Request::Capture(2), Request::Cancel]);
     let refund: (&[Payment], &[Request]) = (&[Payment::HELD], &[Request::Capture(3), Request::Refund(1)]);
-    let fewer = scopes::ALL.into_iter().zip([create, change, refund]);
-    let all = scopes::ALL.map(|scope| Scope { workers: 2, crashes: 1, pauses: 0, ..scope });
+    let two: (&[Payment], &[Request]) = (&[Payment::MOVED], &[Request::Refund(1)]);
+    let fewer = scopes::ALL.into_iter().zip([create, change, refund, two]);
+    let all = scopes::ALL.map(|scope| Scope { workers: 2, crashes: 1, pauses: 0, in_one_go: true, ..scope });
     let stopped = fewer.map(|(scope, (payments, requests))| Scope {
         payments,
         requests,
         workers: 2,
         crashes: 1,
         pauses: 1,
+        in_one_go: true,
         ..scope
     });
     all.into_iter().chain(stopped).collect()
@@ -47,7 +49,7 @@ fn nothing_is_broken_and_every_fault_happens() {
 #[test]
 fn without_any_rule_the_checker_finds_what_it_protects_broken() {
     for scope in scopes::ALL {
-        let scope = Scope { workers: 2, crashes: 1, ..scope };
+        let scope = Scope { workers: 2, crashes: 1, in_one_go: true, ..scope };
         for rule in scope.rules {
             let (figures, story) = take_away(scope, *rule).unwrap();
             figures
