@@ -9,6 +9,7 @@ mod duels;
 mod hangups;
 mod kills;
 mod migrations;
+mod model;
 mod pages;
 mod race;
 mod refunds;
@@ -34,6 +35,7 @@ enum Drill {
     Hangups(hangups::Options),
     Kills(kills::Options),
     Migrations(migrations::Options),
+    Model(model::Options),
     Pages(pages::Options),
     Race(race::Options),
     Refunds(refunds::Options),
@@ -51,6 +53,7 @@ async fn main() -> Result<()> {
         Drill::Hangups(options) => hangups::run(options).await,
         Drill::Kills(options) => kills::run(options).await,
         Drill::Migrations(options) => migrations::run(options).await,
+        Drill::Model(options) => model::run(options),
         Drill::Pages(options) => pages::run(options).await,
         Drill::Race(options) => race::run(options).await,
         Drill::Refunds(options) => refunds::run(options).await,
