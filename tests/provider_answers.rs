@@ -1,7 +1,7 @@
 //! What the provider answered, and what it means.
 
 use crate::support::{
-    Form, PAYMENTS, SOON, assert_problem, count, id, impatient, scripted_provider, seconds,
+    Form, PAYMENTS, SOON, assert_problem, count, id, impatient, once, scripted_provider, seconds,
 };
 use anyhow::{Context, Result};
 use e2e::{Answer, World, WorldOptions, eventually, payment};
@@ -447,4 +447,49 @@ fn lie(_: &str, form: &Form) -> (u16, Value) {
         None => {}
     }
     (200, intent)
+}
+
+#[tokio::test]
+async fn keys_forgotten_while_nobody_knows_the_outcome_make_no_second_effect() -> Result<()> {
+    let world = WorldOptions::default()
+        .set("PAYWRIGHT_SYNC_WAIT", "0ms")
+        .set("PAYWRIGHT_PROVIDER_TIMEOUT", "400ms")
+        .set("PAYWRIGHT_LEASE", "5500ms")
+        .start()
+        .await?;
+    let api = &world.api;
+    let paid = async |key: &str, capture: &str, status: &str| {
+        let mut body = payment(key);
+        body["capture"] = json!(capture);
+        let path = api.create(key, &body).await?.header("location").to_owned();
+        once(api, &path, |payment| payment["status"] == status).await?;
+        anyhow::Ok(path)
+    };
+    let (held, captured) =
+        (paid("held", "manual", "authorized").await?, paid("captured", "automatic", "captured").await?);
+    world.simulator.settings(&json!({ "key_retention_ms": 5_000 })).await?;
+    let endpoints = ["/v1/payment_intents", "/v1/payment_intents/*/capture", "/v1/refunds"];
+    let lost = endpoints.map(|path| {
+        json!({ "match": format!("POST {path}"), "fault": "reset_after", "probability": 1, "times": 1, "delay_ms": 0 })
+    });
+    let dark = json!({ "match": "*", "fault": "reset_before", "probability": 1, "delay_ms": 0 });
+    world.simulator.faults(&json!([&lost[0], &lost[1], &lost[2], dark])).await?;
+    assert_eq!(api.create("charge", &payment("charge")).await?.status, 202);
+    assert_eq!(api.post(&format!("{held}/capture"), "capture", &json!({})).await?.status, 202);
+    assert_eq!(api.post(&format!("{captured}/refunds"), "refund", &json!({})).await?.status, 202);
+    eventually(SOON, "all is executed", async || Ok(world.simulator.injected("reset_after").await? == 3))
+        .await?;
+    // for the service a day has passed before the provider forgets
+    sqlx::query("UPDATE operations SET created_at = now() - interval '25 h' WHERE settled_at IS NULL")
+        .execute(&world.pool)
+        .await?;
+    let unknown = "SELECT count(*) FROM operations WHERE settled_at IS NULL AND idempotency_key IS NOT NULL
+                     AND created_at < now() - interval '25 h 20 s'";
+    eventually(seconds(40), "nobody has known for 20 s", async || {
+        Ok(sqlx::query_scalar::<_, i64>(unknown).fetch_one(&world.pool).await? == 3)
+    })
+    .await?;
+    world.simulator.heal().await?;
+    // one effect each, by the checker
+    world.finish().await
 }

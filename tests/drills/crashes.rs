@@ -3,9 +3,12 @@
 
 use anyhow::Result;
 use clap::Args;
-use e2e::{Circumstance, Crash, Figures, Mortal};
+use e2e::{Circumstance, Crash, Figures, Mortal, paused};
 use std::collections::BTreeMap;
 use std::time::Instant;
+
+/// Where a process stands still (SIGSTOP) for longer than its lease, instead of dying.
+const PAUSED_AT: [&str; 3] = ["before /v1/payment_intents", "before settle payment", "after settle payment"];
 
 /// Let the process die at every point, and see that what it left is finished.
 #[derive(Debug, Args)]
@@ -56,6 +59,13 @@ pub async fn run(options: Options) -> Result<()> {
         figures.bound(point, told, "at least 3", first + again + other >= 3);
     }
     figures.exactly("crashes", hits.values().flatten().sum::<usize>(), crashes.len());
+    for point in
+        PAUSED_AT.into_iter().filter(|point| options.only.as_deref().is_none_or(|only| point.contains(only)))
+    {
+        let findings = paused(point).await?;
+        let is_right = findings.verdict().is_ok() && findings.payments == 1 && findings.charges == 1;
+        figures.bound(&format!("paused past its lease {point}"), findings, "one effect, one event", is_right);
+    }
     figures.tell("payments", payments);
     figures.tell("attempts of clients", attempts);
     figures.bound("violations", violations.join("; "), "none", violations.is_empty());

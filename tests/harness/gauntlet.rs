@@ -108,14 +108,7 @@ pub struct Run {
 pub async fn gauntlet(bug: Option<Planted>) -> Result<Run> {
     let began = Instant::now();
     let points = bug.map(|bug| bug.fail_points()).unwrap_or_default();
-    let mut world = WorldOptions::default()
-        .profile(Profile::Proof)
-        .set("PAYWRIGHT_LEASE", &format!("{}ms", LEASE.as_millis()))
-        .set("PAYWRIGHT_PROVIDER_TIMEOUT", &format!("{}ms", PROVIDER_TIMEOUT.as_millis()))
-        .set("PAYWRIGHT_SYNC_WAIT", "1s")
-        .set("FAILPOINTS", &points)
-        .start()
-        .await?;
+    let mut world = options(&points).start().await?;
     if let Some(Planted { how: How::Schema(statement), .. }) = bug {
         sqlx::query(statement).execute(&world.pool).await?;
     }
@@ -123,7 +116,8 @@ pub async fn gauntlet(bug: Option<Planted>) -> Result<Run> {
 
     crash(&mut world, &points, bug.map_or(CHARGED, |bug| bug.dies)).await?;
     let paused_at = Instant::now();
-    let paused = pause(&mut world, &points).await?;
+    // just before it sends, for longer than its lease
+    let (paused, answer) = pause(&mut world, &points, "before /v1/payment_intents").await?;
     let answers = tokio::join!(refunds(&world.api, &client), keys(&world.api, &client));
     answers.0?;
     lost_answers(&world, &client).await?;
@@ -146,8 +140,8 @@ pub async fn gauntlet(bug: Option<Planted>) -> Result<Run> {
     // a bug may leave something open for ever
     let left = (paused_at + LEASE + TAKEN_OVER).saturating_duration_since(Instant::now());
     let _ = world.at_rest(left).await;
-    world.stack.service(PAUSED)?.resume()?;
-    tokio::time::timeout(SOON, paused).await??;
+    world.stack.service(paused)?.resume()?;
+    tokio::time::timeout(SOON, answer).await??;
     world.ask_again().await;
 
     let run = Run { findings: world.check().await?, took: began.elapsed() };
@@ -155,17 +149,12 @@ pub async fn gauntlet(bug: Option<Planted>) -> Result<Run> {
     Ok(run)
 }
 
-/// The services beside the one that lives on.
-const CRASHED: usize = 1;
-const PAUSED: usize = 2;
-
 /// A process dies after the provider has charged, and before anybody has written that down. By the time somebody takes
 /// over, the provider may have forgotten the key.
 async fn crash(world: &mut World, points: &str, dies: &str) -> Result<()> {
     let points = format!("{points}{dies}=1*return(abort)");
     let service = world.stack.add_service(&[("FAILPOINTS".to_owned(), points)].into()).await?;
-    ensure!(service == CRASHED);
-    let answer = world.api_of(CRASHED)?.create("crashed", &payment("crashed")).await;
+    let answer = world.api_of(service)?.create("crashed", &payment("crashed")).await;
     ensure!(answer.is_err(), "the service lives: {answer:?}");
     ensure!(world.simulator.charges().await? == 1, "nothing was charged before the crash");
     sqlx::query("UPDATE operations SET created_at = created_at - interval '25 h'")
@@ -174,20 +163,54 @@ async fn crash(world: &mut World, points: &str, dies: &str) -> Result<()> {
     Ok(())
 }
 
-/// A process stands still just before it sends, for longer than its lease.
-async fn pause(world: &mut World, points: &str) -> Result<impl Future<Output = Result<()>> + use<>> {
-    let points = format!("{points}before /v1/payment_intents=1*return(stop)");
+/// A process is told to stand still at a point, and gets there.
+async fn pause(
+    world: &mut World,
+    points: &str,
+    point: &str,
+) -> Result<(usize, impl Future<Output = Result<()>> + use<>)> {
+    let points = format!("{points}{point}=1*return(stop)");
     let service = world.stack.add_service(&[("FAILPOINTS".to_owned(), points)].into()).await?;
-    ensure!(service == PAUSED);
-    let api = world.api_of(PAUSED)?;
+    let api = world.api_of(service)?;
     let asked = tokio::spawn(async move { api.create("paused", &payment("paused")).await.map(drop) });
-    let process = format!("/proc/{}/stat", world.stack.service(PAUSED)?.pid());
+    let process = format!("/proc/{}/stat", world.stack.service(service)?.pid());
     eventually(SOON, "the process stands still", async || {
         let stat = std::fs::read_to_string(&process)?;
         Ok(stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
     })
     .await?;
-    Ok(async { asked.await? })
+    Ok((service, async { asked.await? }))
+}
+
+/// A process stands still at a point for longer than its lease. Another finishes what it held; then it goes on, and must
+/// change nothing.
+///
+/// # Errors
+/// It does not stand still, or nobody takes over.
+pub async fn paused(point: &str) -> Result<Findings> {
+    let mut world = options("").start().await?;
+    let (service, answer) = pause(&mut world, "", point).await?;
+    let settled =
+        "SELECT count(*) = 1 FROM operations WHERE settled_at IS NOT NULL AND idempotency_key = 'paused'";
+    eventually(LEASE + SOON, "another has finished it", async || {
+        Ok(sqlx::query_scalar(settled).fetch_one(&world.pool).await?)
+    })
+    .await?;
+    world.stack.service(service)?.resume()?;
+    answer.await?;
+    world.ask_again().await;
+    let findings = world.check().await?;
+    world.stop().await?;
+    Ok(findings)
+}
+
+fn options(points: &str) -> WorldOptions {
+    WorldOptions::default()
+        .profile(Profile::Proof)
+        .set("PAYWRIGHT_LEASE", &format!("{}ms", LEASE.as_millis()))
+        .set("PAYWRIGHT_PROVIDER_TIMEOUT", &format!("{}ms", PROVIDER_TIMEOUT.as_millis()))
+        .set("PAYWRIGHT_SYNC_WAIT", "1s")
+        .set("FAILPOINTS", points)
 }
 
 /// Two refunds at once that are too much together, and one that is clicked twice.

@@ -31,7 +31,7 @@ pub use crashes::{Circumstance, Crash, Flow, Mortal, SPARED};
 pub use double_charges::{DoubleCharges, double_charges};
 pub use duel::duel;
 pub use figures::Figures;
-pub use gauntlet::{Planted, gauntlet};
+pub use gauntlet::{Planted, gauntlet, paused};
 pub use it_works::ItWorks;
 pub use programs::{Profile, programs};
 pub use race::{Contest, RaceReport, race};
