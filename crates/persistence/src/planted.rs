@@ -2,6 +2,7 @@
 //!
 //! Both work, as long as nobody else does anything at the same moment and no process dies.
 
+use crate::idempotency::StoredAnswer;
 use crate::operations::{Claim, Settlement};
 use crate::payments::metadata_to_json;
 use crate::{Store, StoreError, events};
@@ -36,7 +37,7 @@ impl Store {
         .bind(operation.merchant_id.0)
         .bind(operation.id.0)
         .bind(lease.token)
-        .bind(answer.map(|answer| answer.status_column()).transpose()?)
+        .bind(answer.map(StoredAnswer::status_column).transpose()?)
         .bind(answer.and_then(|answer| answer.location.clone()))
         .bind(answer.map(|answer| answer.body.clone()))
         .execute(&mut *transaction)
