@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use clap::Args;
-use e2e::{Figures, Planted, Rule, gauntlet};
+use e2e::{Figures, Planted, Profile, Rule, gauntlet, programs};
 use futures_util::stream::{self, StreamExt};
 use std::time::Duration;
 
