@@ -33,6 +33,8 @@ pub struct Options {
 /// # Errors
 /// It cannot be run, or a bound is missed.
 pub async fn run(options: Options) -> Result<()> {
+    // no run is to wait for the build
+    tokio::task::spawn_blocking(|| programs(Profile::Proof)).await??;
     let bugs =
         Planted::ALL.into_iter().filter(|bug| options.only.as_deref().is_none_or(|only| only == bug.name));
     let planted = bugs.flat_map(|bug| std::iter::repeat_n(Some(bug), options.runs));

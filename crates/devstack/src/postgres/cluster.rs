@@ -21,6 +21,8 @@ use crate::lock::DirectoryLock;
 use crate::process::{Account, Process};
 
 /// How long a start may take: replaying what a crash left can need most of it.
+/// As many as PostgreSQL allows by default.
+const CONNECTIONS: usize = 100;
 const START_BOUND: Duration = Duration::from_secs(60);
 /// How long a fast shutdown may take before the server is killed, which costs a recovery and no data.
 const STOP_GRACE: Duration = Duration::from_secs(3);
@@ -302,14 +304,19 @@ impl Cluster {
 
     /// Whether the last start failed because of what a killed server left running.
     fn others_remain(&self) -> bool {
-        let log = self.last_words();
+        // each of its connections says a word of its own after that
+        let log = self.last_lines(CONNECTIONS);
         log.contains("shared memory block") || log.contains("Address already in use")
     }
 
     fn last_words(&self) -> String {
+        self.last_lines(6)
+    }
+
+    fn last_lines(&self, count: usize) -> String {
         let log = fs::read(self.log()).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        let mut lines: Vec<&str> = log.lines().rev().take(6).collect();
+        let mut lines: Vec<&str> = log.lines().rev().take(count).collect();
         lines.reverse();
         lines.join("\n")
     }
