@@ -20,9 +20,9 @@ use crate::Report;
 use crate::lock::DirectoryLock;
 use crate::process::{Account, Process};
 
-/// How long a start may take: replaying what a crash left can need most of it.
 /// As many as PostgreSQL allows by default.
 const CONNECTIONS: usize = 100;
+/// How long a start may take: replaying what a crash left can need most of it.
 const START_BOUND: Duration = Duration::from_secs(60);
 /// How long a fast shutdown may take before the server is killed, which costs a recovery and no data.
 const STOP_GRACE: Duration = Duration::from_secs(3);
