@@ -199,7 +199,12 @@ impl Storm {
             })
         })
         .collect();
-        world.simulator.faults(&json!(rules)).await?;
+        // each once for certain, and then by chance
+        let certain = ["reset_after", "late"].map(|fault| {
+            json!({ "match": "POST /v1/payment_intents", "fault": fault, "probability": 1, "times": 1,
+                    "delay_ms": self.late_by.as_millis() })
+        });
+        world.simulator.faults(&json!([certain.to_vec(), rules].concat())).await?;
         let settings = json!({
             "latency_ms": self.latency.as_millis(), "key_retention_ms": FORGOTTEN_AFTER.as_millis(),
         });
