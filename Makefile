@@ -51,7 +51,7 @@ proof: ## That nothing is charged twice or lost: bugs that are caught, 170 crash
 	$(DRILL) bugs --runs 5
 	target/release/drill crashes
 	PAYWRIGHT_BIN_DIR=target/release target/release/drill kills --services-killed 400 --postgres-killed 50 \
-		--provider-killed 50 --attempts 50000 --lost 100 --taken-over 50
+		--provider-killed 50 --rate 25 --open 10 --attempts 50000 --lost 100 --taken-over 50
 
 bench: ## Payments per second, beside pgbench with the same statements
 	$(DRILL) bench

@@ -27,6 +27,26 @@ enum Story {
     Duel,
 }
 
+/// Why a customer was not served.
+#[derive(Debug)]
+pub enum Unserved {
+    /// A request found no end while the client was patient.
+    WithoutEnd,
+    /// A request had an end that it cannot have: this one.
+    Unexpected(String),
+}
+
+impl Unserved {
+    /// What was unexpected, if something was.
+    #[must_use]
+    pub fn unexpected(self) -> Option<String> {
+        match self {
+            Self::WithoutEnd => None,
+            Self::Unexpected(what) => Some(what),
+        }
+    }
+}
+
 /// A merchant's client. Every answer it gets is in the [`History`](crate::History) of its [`Api`].
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -41,8 +61,11 @@ impl Client {
         Self { apis: apis.to_vec(), patience }
     }
 
-    /// Lives through one customer's story. `false`: a request found no end.
-    pub async fn serve_customer(&self) -> bool {
+    /// Lives through one customer's story.
+    ///
+    /// # Errors
+    /// A request found no end, or one that it cannot have.
+    pub async fn serve_customer(&self) -> Result<(), Unserved> {
         let story = match rand::rng().random_range(0..10) {
             0..5 => Story::Pay,
             5 | 6 => Story::Refund,
@@ -53,35 +76,53 @@ impl Client {
         let amount: i64 = rand::rng().random_range(100..10_000);
         let mut body = payment(&format!("order-{}", Uuid::new_v4()));
         body["amount"] = json!(amount);
-        if rand::rng().random_bool(DECLINED) {
+        let is_declined = rand::rng().random_bool(DECLINED);
+        if is_declined {
             body["payment_method"] = json!(DECLINED_CARD);
         }
         if !matches!(story, Story::Pay | Story::Refund) {
             body["capture"] = json!("manual");
         }
-        let Some(created) = self.insist("/v1/payments", &new_key(), &body).await else { return false };
+        // a charge that was closed before the provider executed it has failed, too
+        let ends: &[u16] = if is_declined { &[402] } else { &[201, 402] };
+        let created = self.settle("/v1/payments", &body, ends).await?;
         if created.status != 201 {
-            return true;
+            return Ok(());
         }
         let path = created.header("location").to_owned();
-        let ask = async |verb: &str, body: Value| {
-            self.insist(&format!("{path}/{verb}"), &new_key(), &body).await.is_some()
+        let ask = async |verb: &str, body: Value, ends: &[u16]| {
+            self.settle(&format!("{path}/{verb}"), &body, ends).await.map(drop)
         };
         match story {
-            Story::Pay => true,
+            Story::Pay => Ok(()),
             Story::Refund => {
                 // together they may be too much: then one of them is refused
                 let part = |_| json!({ "amount": rand::rng().random_range(amount / 3..=amount * 2 / 3) });
                 let [one, other] = [(), ()].map(part);
-                let (one, other) = tokio::join!(ask("refunds", one), ask("refunds", other));
-                one && other
+                let ends = &[201, 422];
+                let (one, other) = tokio::join!(ask("refunds", one, ends), ask("refunds", other, ends));
+                one.and(other)
             }
-            Story::Capture => ask("capture", json!({ "amount": rand::rng().random_range(1..=amount) })).await,
-            Story::Cancel => ask("cancel", json!({})).await,
+            Story::Capture => {
+                let part = json!({ "amount": rand::rng().random_range(1..=amount) });
+                ask("capture", part, &[200]).await
+            }
+            Story::Cancel => ask("cancel", json!({}), &[200]).await,
             Story::Duel => {
-                let (capture, cancel) = tokio::join!(ask("capture", json!({})), ask("cancel", json!({})));
-                capture && cancel
+                let ends = &[200, 409];
+                let (capture, cancel) =
+                    tokio::join!(ask("capture", json!({}), ends), ask("cancel", json!({}), ends));
+                capture.and(cancel)
             }
+        }
+    }
+
+    /// Insists on a request with a new key until it has one of these ends.
+    async fn settle(&self, path: &str, body: &Value, ends: &[u16]) -> Result<Answer, Unserved> {
+        match self.insist(path, &new_key(), body).await {
+            None => Err(Unserved::WithoutEnd),
+            Some(answer) if ends.contains(&answer.status) => Ok(answer),
+            Some(answer) => Err(Unserved::Unexpected(format!("{path}: {} {}", answer.status, answer.json()))),
         }
     }
 

@@ -25,7 +25,7 @@ mod world;
 
 pub use api::{Answer, Api, payment};
 pub use checker::{Findings, History, Rule};
-pub use client::Client;
+pub use client::{Client, Unserved};
 pub use collector::Collector;
 pub use crashes::{Circumstance, Crash, Flow, Mortal, SPARED};
 pub use double_charges::{DoubleCharges, double_charges};

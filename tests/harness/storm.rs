@@ -1,7 +1,7 @@
 //! Killing services, PostgreSQL and the provider under load, while the provider loses answers, executes late and forgets
 //! keys. Then the faults end, everything comes to rest, and the checker decides.
 
-use crate::{Client, Figures, Findings, Profile, World, WorldOptions};
+use crate::{Client, Figures, Findings, Profile, Unserved, World, WorldOptions};
 use anyhow::{Context, Result};
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -99,6 +99,7 @@ pub struct StormReport {
     to_rest: Duration,
     customers: usize,
     without_end: usize,
+    unexpected: Vec<String>,
     injected: BTreeMap<String, u64>,
     taken_over: i64,
     searched: i64,
@@ -138,6 +139,8 @@ impl Storm {
         let _ = world.at_rest(LEASE + REST).await;
         let to_rest = healed.elapsed();
         let ends = customers.join_all().await;
+        let customers = ends.len();
+        let unserved: Vec<Unserved> = ends.into_iter().filter_map(Result::err).collect();
         // a client that never reached the service created its payment only now
         let _ = world.at_rest(LEASE + REST).await;
         world.ask_again().await;
@@ -153,8 +156,9 @@ impl Storm {
             storm: self.clone(),
             open_at_kill,
             to_rest,
-            customers: ends.len(),
-            without_end: ends.iter().filter(|end| !**end).count(),
+            customers,
+            without_end: unserved.iter().filter(|end| matches!(end, Unserved::WithoutEnd)).count(),
+            unexpected: unserved.into_iter().filter_map(Unserved::unexpected).collect(),
             injected,
             taken_over: sqlx::query_scalar(taken_over)
                 .bind(LEASE.as_secs_f64())
@@ -272,7 +276,7 @@ async fn count_injected(world: &World, injected: &mut BTreeMap<String, u64>) -> 
 /// Customers that come at their own pace, whether the services keep up or not.
 struct Customers {
     stop: oneshot::Sender<()>,
-    task: JoinHandle<JoinSet<bool>>,
+    task: JoinHandle<JoinSet<Result<(), Unserved>>>,
 }
 
 impl Customers {
@@ -294,7 +298,7 @@ impl Customers {
     }
 
     /// No new ones; those that are there go on.
-    async fn stop(self) -> Result<JoinSet<bool>> {
+    async fn stop(self) -> Result<JoinSet<Result<(), Unserved>>> {
         drop(self.stop);
         self.task.await.context("no customers came")
     }
@@ -319,6 +323,10 @@ impl StormReport {
         figures.tell("open at a kill, median", open.get(open.len() / 2).copied().unwrap_or(0));
         figures.tell("customers", self.customers);
         figures.exactly("customers whose request found no end", self.without_end, 0);
+        figures.exactly("customers told what cannot be", self.unexpected.len(), 0);
+        if let Some(first) = self.unexpected.first() {
+            figures.tell("the first of them", first);
+        }
         figures.at_least("attempts of clients", self.findings.attempts, least.attempts);
         let injected = |fault: &str| self.injected.get(fault).copied().unwrap_or(0);
         let lost = injected("reset_after") + injected("hang_after");
