@@ -51,7 +51,7 @@ impl Db {
     async fn new() -> Result<Self> {
         let database =
             TestDatabase::create(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations")).await?;
-        let store = Store::open(PgConnectOptions::from_str(database.service_url())?, 10);
+        let store = Store::open(PgConnectOptions::from_str(database.service_url())?, 10, Pooler::None);
         let owner = PgPool::connect(database.owner_url()).await?;
         Ok(Self { database, store, owner })
     }
