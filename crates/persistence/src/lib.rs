@@ -41,7 +41,7 @@ const HEALTH_TIMEOUT: Duration = Duration::from_millis(800);
 const SERVER_SETTINGS: [(&str, &str); 5] = [
     // before this side gives up, so that its connection stays usable
     ("statement_timeout", "2000"),
-    ("lock_timeout", "1000"),
+    ("lock_timeout", "1500"),
     ("idle_in_transaction_session_timeout", "5000"),
     // a statement whose client has closed the connection is ended
     ("client_connection_check_interval", "1000"),

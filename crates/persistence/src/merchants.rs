@@ -82,9 +82,13 @@ impl Store {
         let mut lent = self.pool.acquire().await?;
         let work = async {
             let mut transaction = lent.begin().await?;
-            sqlx::query!("INSERT INTO merchants (merchant_id, name) VALUES ($1, $2)", key.merchant_id.0, name)
-                .execute(&mut *transaction)
-                .await?;
+            sqlx::query!(
+                "INSERT INTO merchants (merchant_id, name) VALUES ($1, $2)",
+                key.merchant_id.0,
+                name
+            )
+            .execute(&mut *transaction)
+            .await?;
             insert_key(&mut transaction, key).await?;
             transaction.commit().await?;
             Ok(())
@@ -100,9 +104,10 @@ impl Store {
         let mut lent = self.pool.acquire().await?;
         let work = async {
             let mut transaction = lent.begin().await?;
-            let merchant = sqlx::query!("SELECT name FROM merchants WHERE merchant_id = $1", key.merchant_id.0)
-                .fetch_optional(&mut *transaction)
-                .await?;
+            let merchant =
+                sqlx::query!("SELECT name FROM merchants WHERE merchant_id = $1", key.merchant_id.0)
+                    .fetch_optional(&mut *transaction)
+                    .await?;
             if merchant.is_none() {
                 return Ok(false);
             }
