@@ -212,6 +212,7 @@ impl Shared {
     /// One at rest that lives, or a new one.
     async fn live(&self, until: Instant) -> Result<Live, Error> {
         let mut pause = FIRST_PAUSE;
+        let mut refused = None;
         loop {
             if let Some(live) = self.rested(until).await {
                 return Ok(live);
@@ -224,11 +225,13 @@ impl Shared {
                 }
                 // it restarts, or has no place left: there may be one in a moment, or another's comes back
                 Ok(Err(error)) if is_starting(&error) && Instant::now() + pause < until => {
+                    refused = Some(error);
                     sleep(pause).await;
                     pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
                 }
                 Ok(Err(error)) => return Err(error),
-                Err(_) => return Err(silent("no connection")),
+                // what it said last says more than that it said nothing in the end
+                Err(_) => return Err(refused.unwrap_or_else(|| silent("no connection"))),
             }
         }
     }
