@@ -4,6 +4,7 @@ mod capture_and_cancel;
 mod clients;
 mod coverage;
 mod crash;
+mod database_faults;
 mod deadlines;
 mod documents;
 mod hang_up;

@@ -22,6 +22,7 @@ pub struct WorldOptions {
     environment: Vec<(&'static str, String)>,
     provider: Option<String>,
     own_cluster: bool,
+    proxied: [bool; 2],
 }
 
 impl Default for WorldOptions {
@@ -32,6 +33,7 @@ impl Default for WorldOptions {
             environment: Vec::new(),
             provider: None,
             own_cluster: false,
+            proxied: [false; 2],
         }
     }
 }
@@ -72,6 +74,20 @@ impl WorldOptions {
         self
     }
 
+    /// A [`devstack::FaultProxy`] between the services and the database.
+    #[must_use]
+    pub fn database_proxy(mut self) -> Self {
+        self.proxied[0] = true;
+        self
+    }
+
+    /// A [`devstack::FaultProxy`] between the services and the provider.
+    #[must_use]
+    pub fn provider_proxy(mut self) -> Self {
+        self.proxied[1] = true;
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -92,6 +108,7 @@ impl WorldOptions {
         options.instances = self.instances;
         options.programs = Some(programs);
         options.provider_url = self.provider;
+        [options.database_proxy, options.provider_proxy] = self.proxied;
         options.environment =
             self.environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let stack = Stack::start(options).await?;

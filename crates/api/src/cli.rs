@@ -294,7 +294,7 @@ fn execute(cli: Cli) -> Result<ExitCode, Failure> {
 
 fn store(source: &Source) -> Result<Store, Failure> {
     let database = source.database()?;
-    Ok(Store::open(database.options, 1))
+    Ok(Store::open(database.options, 1, database.pooler))
 }
 
 /// Runs the service in `runtime`. Telemetry begins before it and ends after it.
@@ -330,7 +330,7 @@ async fn run_service(settings: Settings, parts: Parts, registry: Registry) -> Re
         .await
         .map_err(|(name, address, error)| wrong(format!("{name}: cannot listen on {address}: {error}")))?;
     let shutdown = terminated()?;
-    let store = Store::open(database.options, database.connections);
+    let store = Store::open(database.options, database.connections, database.pooler);
     let app = App::new(store, Arc::new(client), service, registry);
     let public = parts.http.then(|| tracing::field::display(listeners.public));
     tracing::info!(public, operations = %listeners.operations, worker = parts.worker, "started");

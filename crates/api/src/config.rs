@@ -13,6 +13,7 @@ use std::time::Duration;
 use url::{Host, Url};
 
 use domain::operation::Windows;
+use persistence::Pooler;
 
 /// A setting: its name, its default, and what `--help` says about it.
 pub struct Setting {
@@ -39,7 +40,7 @@ const PREFIX: &str = "PAYWRIGHT_";
 const OTLP: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 23] = [
+pub const SETTINGS: [Setting; 24] = [
     setting(
         "DATABASE_URL",
         None,
@@ -59,6 +60,12 @@ pub const SETTINGS: [Setting; 23] = [
         "true",
     ),
     setting("PAYWRIGHT_DATABASE_CONNECTIONS", Some("20"), "connections to the database, at most", "20"),
+    setting(
+        "PAYWRIGHT_DATABASE_POOLER",
+        Some("none"),
+        "what is between here and the database: none, or transaction, a pooler such as PgBouncer in that mode",
+        "transaction",
+    ),
     setting(
         "PAYWRIGHT_PROVIDER_URL",
         None,
@@ -159,6 +166,8 @@ pub struct Database {
     pub options: PgConnectOptions,
     /// Connections, at most.
     pub connections: u32,
+    /// What is between here and there.
+    pub pooler: Pooler,
 }
 
 /// The payment provider.
@@ -323,6 +332,11 @@ impl Source {
         Ok(Database {
             options: self.required("DATABASE_URL", |url| database_options(url, plaintext))?,
             connections: self.required("PAYWRIGHT_DATABASE_CONNECTIONS", |text| number(text, 1, 10_000))?,
+            pooler: self.required("PAYWRIGHT_DATABASE_POOLER", |text| match text {
+                "none" => Ok(Pooler::None),
+                "transaction" => Ok(Pooler::Transaction),
+                _ => Err("must be none or transaction"),
+            })?,
         })
     }
 
@@ -555,6 +569,7 @@ mod tests {
         assert_eq!(service.windows.key_retention, Duration::from_secs(86_400));
         assert_eq!(source(complete).listeners().unwrap().public.port(), 8080);
         assert_eq!(source(complete).database().unwrap().connections, 20);
+        assert_eq!(source(complete).database().unwrap().pooler, Pooler::None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //!
 //! - [`database`] gives every test a database of its own, on one server per test run.
 //! - [`stack`] runs the service's programs as processes, so that a test can kill, pause and restart them.
+//! - [`fault_proxy`] breaks the network between two programs.
 //! - [`postgres`] finds or installs PostgreSQL and runs a cluster; [`process`] runs any other program; [`port`] finds
 //!   ports that nobody else will take.
 //!
@@ -15,12 +16,14 @@ mod login;
 mod watchdog;
 
 pub mod database;
+pub mod fault_proxy;
 pub mod port;
 pub mod postgres;
 pub mod process;
 pub mod stack;
 
 pub use database::TestDatabase;
+pub use fault_proxy::{Fault, FaultProxy};
 pub use stack::{Stack, StackOptions};
 pub use watchdog::Guard;
 

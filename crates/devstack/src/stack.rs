@@ -17,11 +17,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use sqlx::Connection;
 use tokio::time::Instant;
+use url::Url;
 
 pub use description::Description;
 pub use merchant::Merchant;
 pub use options::StackOptions;
 
+use crate::fault_proxy::FaultProxy;
 use crate::lock::DirectoryLock;
 use crate::login;
 use crate::port::Port;
@@ -62,6 +64,8 @@ pub struct Stack {
     _cluster_port: Option<Port>,
     owner_url: String,
     provider_url: String,
+    database_proxy: Option<FaultProxy>,
+    provider_proxy: Option<FaultProxy>,
     merchant: Option<Merchant>,
     /// After the children, so that it outlives them when the stack is dropped.
     guard: Guard,
@@ -108,6 +112,8 @@ impl Stack {
             cluster_attention: Attention::default(),
             _cluster_port: None,
             owner_url: String::new(),
+            database_proxy: None,
+            provider_proxy: None,
             provider_url: String::new(),
             merchant: None,
             guard: Guard::start()?,
@@ -130,6 +136,12 @@ impl Stack {
         self.clear_logs()?;
         self.bring_up_database().await?;
         self.bring_up_provider().await?;
+        if self.options.database_proxy {
+            self.database_proxy = Some(FaultProxy::start(host_and_port(&self.owner_url, 5432)?).await?);
+        }
+        if self.options.provider_proxy {
+            self.provider_proxy = Some(FaultProxy::start(host_and_port(&self.provider_url, 80)?).await?);
+        }
 
         if self.options.instances > 0 {
             self.tell("starting the service");
@@ -205,7 +217,27 @@ impl Stack {
     ///
     /// When the database's URL has no host.
     pub fn service_env(&self) -> Result<Environment> {
-        self.options.service_env(&self.owner_url, &self.provider_url)
+        let database_url = behind(self.database_proxy.as_ref(), &self.owner_url)?;
+        let provider_url = behind(self.provider_proxy.as_ref(), &self.provider_url)?;
+        self.options.service_env(&database_url, provider_url.trim_end_matches('/'))
+    }
+
+    /// What stands between the services and the database.
+    ///
+    /// # Errors
+    ///
+    /// When the options did not ask for it.
+    pub fn database_proxy(&self) -> Result<&FaultProxy> {
+        self.database_proxy.as_ref().ok_or_else(|| anyhow!("this stack has no proxy before its database"))
+    }
+
+    /// What stands between the services and the provider.
+    ///
+    /// # Errors
+    ///
+    /// When the options did not ask for it.
+    pub fn provider_proxy(&self) -> Result<&FaultProxy> {
+        self.provider_proxy.as_ref().ok_or_else(|| anyhow!("this stack has no proxy before its provider"))
     }
 
     /// Where everything is.
@@ -484,6 +516,21 @@ impl Stack {
     fn tell(&self, line: &str) {
         (self.options.report)(line);
     }
+}
+
+fn host_and_port(url: &str, usual: u16) -> Result<String> {
+    let url = Url::parse(url)?;
+    let host = url.host_str().ok_or_else(|| anyhow!("only what has a host can stand behind a proxy"))?;
+    Ok(format!("{host}:{}", url.port_or_known_default().unwrap_or(usual)))
+}
+
+/// The URL as it is seen from before the proxy, if there is one.
+fn behind(proxy: Option<&FaultProxy>, url: &str) -> Result<String> {
+    let Some(proxy) = proxy else { return Ok(url.to_owned()) };
+    let mut url = Url::parse(url)?;
+    url.set_host(Some("127.0.0.1"))?;
+    url.set_port(Some(proxy.port())).map_err(|()| anyhow!("{url} can have no port"))?;
+    Ok(url.into())
 }
 
 fn no_service(service: usize) -> anyhow::Error {

@@ -51,6 +51,34 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
+/// Why a database that answers takes no writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// It is a standby, or was told to write nothing.
+    ReadOnly,
+    /// Its disk is full.
+    DiskFull,
+}
+
+impl Condition {
+    /// What logs and `/readyz` call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ReadOnly => "read-only",
+            Self::DiskFull => "disk full",
+        }
+    }
+
+    pub(crate) fn of(error: &sqlx::Error) -> Option<Self> {
+        match error.as_database_error()?.code().as_deref()? {
+            "25006" => Some(Self::ReadOnly),
+            "53100" => Some(Self::DiskFull),
+            _ => None,
+        }
+    }
+}
+
 /// SQLSTATEs that are about the server's condition, not about the statement (PostgreSQL documentation, appendix A).
 fn is_passing(code: &str) -> bool {
     let class = code.get(..2).unwrap_or_default();

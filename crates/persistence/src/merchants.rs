@@ -3,6 +3,7 @@
 use crate::span::Traced;
 use crate::{Store, StoreError};
 use domain::id::{KeyId, MerchantId};
+use sqlx::Connection;
 use time::OffsetDateTime;
 
 /// What a key may do.
@@ -78,13 +79,21 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn create_merchant(&self, name: &str, key: &NewKey<'_>) -> Result<(), StoreError> {
-        let mut transaction = self.pool.begin().await?;
-        sqlx::query!("INSERT INTO merchants (merchant_id, name) VALUES ($1, $2)", key.merchant_id.0, name)
+        let mut lent = self.pool.acquire().await?;
+        let work = async {
+            let mut transaction = lent.begin().await?;
+            sqlx::query!(
+                "INSERT INTO merchants (merchant_id, name) VALUES ($1, $2)",
+                key.merchant_id.0,
+                name
+            )
             .execute(&mut *transaction)
             .await?;
-        insert_key(&mut transaction, key).await?;
-        transaction.commit().await?;
-        Ok(())
+            insert_key(&mut transaction, key).await?;
+            transaction.commit().await?;
+            Ok(())
+        };
+        self.pool.within(work).await
     }
 
     /// Stores a further key. `false`: there is no such merchant.
@@ -92,16 +101,21 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn create_key(&self, key: &NewKey<'_>) -> Result<bool, StoreError> {
-        let mut transaction = self.pool.begin().await?;
-        let merchant = sqlx::query!("SELECT name FROM merchants WHERE merchant_id = $1", key.merchant_id.0)
-            .fetch_optional(&mut *transaction)
-            .await?;
-        if merchant.is_none() {
-            return Ok(false);
-        }
-        insert_key(&mut transaction, key).await?;
-        transaction.commit().await?;
-        Ok(true)
+        let mut lent = self.pool.acquire().await?;
+        let work = async {
+            let mut transaction = lent.begin().await?;
+            let merchant =
+                sqlx::query!("SELECT name FROM merchants WHERE merchant_id = $1", key.merchant_id.0)
+                    .fetch_optional(&mut *transaction)
+                    .await?;
+            if merchant.is_none() {
+                return Ok(false);
+            }
+            insert_key(&mut transaction, key).await?;
+            transaction.commit().await?;
+            Ok(true)
+        };
+        self.pool.within(work).await
     }
 
     /// The key with this secret, unless it is expired or revoked.

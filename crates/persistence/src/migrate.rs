@@ -225,14 +225,14 @@ impl Store {
     /// The database; a schema that differs is an answer, not an error.
     pub async fn check_schema(&self) -> Result<Result<(), SchemaMismatch>, StoreError> {
         let table: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
-            .fetch_one(&self.pool)
+            .fetch_one(&self.health)
             .await?;
         if !table {
             return Ok(Err(SchemaMismatch::Empty));
         }
         let applied: Vec<(i64, Vec<u8>)> =
             sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success")
-                .fetch_all(&self.pool)
+                .fetch_all(&self.health)
                 .await?;
         Ok(compare(&applied))
     }

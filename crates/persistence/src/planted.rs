@@ -13,6 +13,7 @@ use domain::operation::{Lease, Operation, OperationKind};
 use domain::payment::Payment;
 use domain::provider::IntentId;
 use domain::refund::{Refund, RefundReason};
+use sqlx::Connection;
 use std::time::{Duration, Instant};
 
 /// Between reading what is left and writing it: long enough for another to read the same.
@@ -27,7 +28,8 @@ impl Store {
         settlement: &Settlement<'_>,
     ) -> Result<bool, StoreError> {
         let Settlement { payment, step, answer, failure, actor, .. } = settlement;
-        let mut transaction = self.pool.begin().await?;
+        let mut lent = self.pool.acquire().await?;
+        let mut transaction = lent.begin().await?;
         let settled = sqlx::query(
             "UPDATE operations
              SET settled_at = now(), lease_until = 'infinity', served_until = NULL,
@@ -98,7 +100,8 @@ impl Store {
         tokio::time::sleep(BETWEEN).await;
         let kind = OperationKind::Refund(refund.id);
         let asked = Instant::now();
-        let mut transaction = self.pool.begin().await?;
+        let mut lent = self.pool.acquire().await?;
+        let mut transaction = lent.begin().await?;
         let sum = payment.amount_refunded.saturating_add(refund.money.amount().get());
         sqlx::query(
             "WITH reserved AS (

@@ -59,9 +59,15 @@ pub async fn live() -> &'static str {
 )]
 pub async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Readiness>) {
     let ok = || "ok".to_owned();
-    let (database, migrations) = match tokio::time::timeout(PATIENCE, app.store.check_schema()).await {
-        Ok(Ok(Ok(()))) => (ok(), ok()),
-        Ok(Ok(Err(mismatch))) => (ok(), mismatch.to_string()),
+    let looked = async {
+        let schema = app.store.check_schema().await?;
+        Ok((schema, app.store.condition().await?))
+    };
+    let (database, migrations) = match tokio::time::timeout(PATIENCE, looked).await {
+        Ok(Ok((schema, condition))) => (
+            condition.map_or_else(ok, |condition| condition.name().to_owned()),
+            schema.map_or_else(|mismatch| mismatch.to_string(), |()| ok()),
+        ),
         Ok(Err(error)) => {
             tracing::warn!(%error, "not ready");
             (reason(&error), "unknown".to_owned())

@@ -35,6 +35,10 @@ pub struct StackOptions {
     pub migrate: bool,
     /// A provider to use instead of the simulator.
     pub provider_url: Option<String>,
+    /// Whether a [`crate::FaultProxy`] stands between the services and the database.
+    pub database_proxy: bool,
+    /// The same between the services and the provider.
+    pub provider_proxy: bool,
     /// How many services to start.
     pub instances: usize,
     /// The first service's public port, 0 for a free one. Further services get free ones.
@@ -61,6 +65,8 @@ impl StackOptions {
             postgres: Wanted::default(),
             migrate: true,
             provider_url: None,
+            database_proxy: false,
+            provider_proxy: false,
             instances: 1,
             api_port: 0,
             ops_port: 0,

@@ -7,6 +7,7 @@
 )]
 
 mod changes;
+mod connections;
 mod migrations;
 mod reconcile;
 
@@ -28,7 +29,7 @@ use persistence::merchants::{NewKey, Scope};
 use persistence::migrate::{Direction, MigrateError, Plan, SchemaMismatch, migrate, status};
 use persistence::operations::{Claim, Pause, Settlement};
 use persistence::payments::{Claimed, Filter};
-use persistence::{Store, StoreError};
+use persistence::{Pooler, Store, StoreError};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgPool, Row};
 use std::path::Path;
@@ -51,7 +52,7 @@ impl Db {
     async fn new() -> Result<Self> {
         let database =
             TestDatabase::create(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations")).await?;
-        let store = Store::open(PgConnectOptions::from_str(database.service_url())?, 10);
+        let store = Store::open(PgConnectOptions::from_str(database.service_url())?, 10, Pooler::None);
         let owner = PgPool::connect(database.owner_url()).await?;
         Ok(Self { database, store, owner })
     }

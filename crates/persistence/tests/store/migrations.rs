@@ -11,7 +11,7 @@ const DOWN: Plan = Plan { direction: Direction::Down, ..UP };
 async fn migrations_go_up_down_and_up_again() -> Result<()> {
     let database = TestDatabase::empty().await?;
     let owner = PgConnectOptions::from_str(database.owner_url())?;
-    let store = Store::open(owner.clone(), 1);
+    let store = Store::open(owner.clone(), 1, Pooler::None);
     assert_eq!(store.check_schema().await?, Err(SchemaMismatch::Empty));
     let planned = migrate(&owner, Plan { dry_run: true, ..UP }).await?;
     assert!(status(&owner).await?.iter().all(|step| !step.applied), "a dry run changes nothing");
