@@ -3,6 +3,7 @@
 use crate::span::Traced;
 use crate::{Store, StoreError};
 use domain::id::{KeyId, MerchantId};
+use domain::text::MerchantName;
 use time::OffsetDateTime;
 
 /// What a key may do.
@@ -77,11 +78,15 @@ impl Store {
     ///
     /// # Errors
     /// The database.
-    pub async fn create_merchant(&self, name: &str, key: &NewKey<'_>) -> Result<(), StoreError> {
+    pub async fn create_merchant(&self, name: &MerchantName, key: &NewKey<'_>) -> Result<(), StoreError> {
         let mut transaction = self.pool.begin().await?;
-        sqlx::query!("INSERT INTO merchants (merchant_id, name) VALUES ($1, $2)", key.merchant_id.0, name)
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query!(
+            "INSERT INTO merchants (merchant_id, name) VALUES ($1, $2)",
+            key.merchant_id.0,
+            name.as_str()
+        )
+        .execute(&mut *transaction)
+        .await?;
         insert_key(&mut transaction, key).await?;
         transaction.commit().await?;
         Ok(())
