@@ -55,12 +55,14 @@ fn is_letter_of(script: Script, character: char) -> bool {
 /// # Errors
 /// [`TextError::Forbidden`].
 pub(super) fn check(text: &str) -> Result<(), TextError> {
-    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-        return Ok(());
-    }
     let characters: Vec<char> = text.chars().collect();
     let mut marks = 0_usize;
     for (index, &character) in characters.iter().enumerate() {
+        // most of most text
+        if matches!(character, ' '..='~') {
+            marks = 0;
+            continue;
+        }
         let (before, from) = characters.split_at_checked(index).unwrap_or_default();
         let after = from.get(1..).unwrap_or_default();
         match CATEGORY.get(character) {
