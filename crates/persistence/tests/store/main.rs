@@ -7,8 +7,10 @@
 )]
 
 mod changes;
+mod checks;
 mod migrations;
 mod reconcile;
+mod text;
 
 use anyhow::Result;
 use devstack::TestDatabase;
