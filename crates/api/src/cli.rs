@@ -9,7 +9,7 @@ use crate::state::App;
 use crate::telemetry::Telemetry;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::id::{KeyId, MerchantId};
-use domain::text::PersonName;
+use domain::text::MerchantName;
 use persistence::merchants::Scope;
 use persistence::migrate::{self, Direction, Plan, Step};
 use persistence::{Store, StoreError};
@@ -385,8 +385,8 @@ async fn migrate(source: &Source, command: Migrate) -> Result<(), Failure> {
 }
 
 async fn create_merchant(store: &Store, name: &str, json: bool) -> Result<(), Failure> {
-    let name = PersonName::parse(name).map_err(|error| wrong(format!("the merchant's name {error}")))?;
-    let (key_id, key) = merchants::create(store, name.as_str()).await?;
+    let name = MerchantName::parse(name).map_err(|error| wrong(format!("the merchant's name {error}")))?;
+    let (key_id, key) = merchants::create(store, &name).await?;
     if json {
         return print_key(key_id, &key);
     }

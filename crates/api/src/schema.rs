@@ -5,6 +5,10 @@ use domain::event::EventType;
 use domain::money::{Currency, MAX_AMOUNT};
 use domain::payment::{CaptureMethod, MAX_METADATA_ENTRIES, Status};
 use domain::refund::{RefundReason, RefundStatus};
+use domain::text::{
+    Description, Email, Length, MetadataKey, MetadataValue, PaymentMethod, PersonName, Reference, ReturnUrl,
+    StatementDescriptor,
+};
 use serde_json::Value;
 use utoipa::openapi::schema::{AdditionalProperties, KnownFormat, ObjectBuilder, SchemaFormat, SchemaType};
 use utoipa::openapi::{Object, Ref, Type};
@@ -15,8 +19,6 @@ pub const VISIBLE: &str =
 const NO_CONTROLS: &str = r"^[^\u0000-\u001F\u007F-\u009F]*$";
 /// What the service writes: UTC, six digits of fraction.
 const TIME: &str = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z$";
-const EMAIL_BYTES: usize = 254;
-const URL_BYTES: usize = 2048;
 
 fn string() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String)
@@ -50,8 +52,13 @@ fn choice_or_null(names: impl IntoIterator<Item = &'static str>) -> ObjectBuilde
     string_or_null().enum_values(Some(names.collect::<Vec<_>>()))
 }
 
-fn text(most: usize) -> ObjectBuilder {
-    string().min_length(Some(1)).max_length(Some(most)).pattern(Some(VISIBLE))
+/// The document counts code points. A text whose characters have several may be shorter there than it says here.
+fn text(length: Length) -> ObjectBuilder {
+    string().min_length(Some(length.min)).max_length(Some(length.max)).pattern(Some(VISIBLE))
+}
+
+fn as_people_see_them(length: Length) -> String {
+    format!("{} to {} characters as people see them", length.min, length.max)
 }
 
 /// `status` of a payment.
@@ -143,49 +150,62 @@ pub fn reason() -> Object {
 
 /// `reference` of a new payment.
 pub fn reference() -> Object {
-    text(100)
-        .description(Some(
-            "The merchant's order number, 1 to 100 characters as people see them. No other payment can have it until \
-             this one has failed or is canceled.",
-        ))
+    let length = as_people_see_them(Reference::LENGTH);
+    text(Reference::LENGTH)
+        .description(Some(format!(
+            "The merchant's order number, {length}. No other payment can have it until this one has failed or is \
+             canceled."
+        )))
         .build()
 }
 
 /// `payment_method` of a new payment.
 pub fn payment_method() -> Object {
+    let Length { min, max, .. } = PaymentMethod::LENGTH;
     string()
-        .pattern(Some("^pm_[A-Za-z0-9_]{1,100}$"))
+        .pattern(Some(format!("^pm_[A-Za-z0-9_]{{{},{}}}$", min - "pm_".len(), max - "pm_".len())))
         .description(Some("The provider's token of a card. Never a card number."))
         .build()
 }
 
 /// `description` of a new payment.
 pub fn description() -> Object {
-    text(500)
+    let length = as_people_see_them(Description::LENGTH);
+    text(Description::LENGTH)
         .schema_type(or_null(Type::String))
-        .description(Some("What the payment is for, 1 to 500 characters as people see them."))
+        .description(Some(format!("What the payment is for, {length}.")))
         .build()
 }
 
 /// `customer.name` of a new payment.
 pub fn name() -> Object {
-    text(200).schema_type(or_null(Type::String)).description(Some("As its bearer writes it.")).build()
+    let length = as_people_see_them(PersonName::LENGTH);
+    text(PersonName::LENGTH)
+        .schema_type(or_null(Type::String))
+        .description(Some(format!(
+            "As its bearer writes it, {length}. A word is written in one script, and imitates no brand of cards or \
+             payments in the letters of another."
+        )))
+        .build()
 }
 
 /// `customer.email` of a new payment.
 pub fn email() -> Object {
     string_or_null()
         .format(format("email"))
-        .max_length(Some(EMAIL_BYTES))
-        .description(Some("At most 254 bytes; international addresses are welcome."))
+        .max_length(Some(Email::LENGTH.max))
+        .description(Some(format!(
+            "At most {} bytes; international addresses are welcome.",
+            Email::LENGTH.max
+        )))
         .build()
 }
 
 /// `statement_descriptor` of a new payment.
 pub fn statement_descriptor() -> Object {
     string_or_null()
-        .min_length(Some(2))
-        .max_length(Some(18))
+        .min_length(Some(StatementDescriptor::LENGTH.min))
+        .max_length(Some(StatementDescriptor::LENGTH.max))
         .pattern(Some(r#"^[ !#-&(-)+-;=?-\[\]-~]*[A-Za-z][ !#-&(-)+-;=?-\[\]-~]*$"#))
         .description(Some(
             "What the card's statement shows: ASCII with at least one letter, none of < > \\ ' \" *.",
@@ -197,7 +217,7 @@ pub fn statement_descriptor() -> Object {
 pub fn return_url() -> Object {
     string_or_null()
         .format(format("uri"))
-        .max_length(Some(URL_BYTES))
+        .max_length(Some(ReturnUrl::LENGTH.max))
         .description(Some(
             "Where the customer comes back to from the bank's page: an absolute https URL, or http to the loopback \
              host. A payment that needs the customer's action fails without it.",
@@ -209,13 +229,16 @@ pub fn return_url() -> Object {
 pub fn new_metadata() -> Object {
     let value = ObjectBuilder::new()
         .schema_type(or_null(Type::String))
-        .max_length(Some(500))
+        .max_length(Some(MetadataValue::LENGTH.max))
         .pattern(Some(NO_CONTROLS))
-        .description(Some("0 to 500 characters as people see them; null is as if it were absent."))
+        .description(Some(format!(
+            "{}; null is as if it were absent.",
+            as_people_see_them(MetadataValue::LENGTH)
+        )))
         .build();
     ObjectBuilder::new()
         .schema_type(or_null(Type::Object))
-        .property_names(Some(text(40).build()))
+        .property_names(Some(text(MetadataKey::LENGTH).build()))
         .additional_properties(Some(AdditionalProperties::RefOr(value.into())))
         .max_properties(Some(MAX_METADATA_ENTRIES))
         .description(Some("The merchant's notes. They never leave the service."))
@@ -295,64 +318,13 @@ pub fn readiness() -> Object {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::text::{
-        Description, Email, MetadataKey, MetadataValue, PaymentMethod, PersonName, Reference, ReturnUrl,
-        StatementDescriptor,
-    };
-
-    /// The most is taken and one more is refused, so the number in the document is the number in the code.
-    #[track_caller]
-    fn is_the_most(schema: &Object, parse: impl Fn(&str) -> bool, text: impl Fn(usize) -> String) {
-        let most = schema.max_length.unwrap();
-        assert!(parse(&text(most)), "{most} characters are refused");
-        assert!(!parse(&text(most + 1)), "{} characters are taken", most + 1);
-    }
 
     #[test]
-    fn lengths_are_those_of_the_code() {
-        let letters = |n: usize| "a".repeat(n);
-        is_the_most(&reference(), |text| Reference::parse(text).is_ok(), letters);
-        is_the_most(&description(), |text| Description::parse(text).is_ok(), letters);
-        is_the_most(&name(), |text| PersonName::parse(text).is_ok(), letters);
-        is_the_most(&statement_descriptor(), |text| StatementDescriptor::parse(text).is_ok(), letters);
-        is_the_most(
-            &return_url(),
-            |text| ReturnUrl::parse(text).is_ok(),
-            |n| format!("https://a/{}", letters(n - 10)),
-        );
-        // a name of the DNS has at most 63 characters between two dots
-        let address = |n: usize| {
-            let local = format!("{}@", letters(64));
-            let domain = format!("{}.{}.{}", letters(63), letters(63), letters(n - 65 - 128));
-            format!("{local}{domain}")
-        };
-        is_the_most(&email(), |text| Email::parse(text).is_ok(), address);
-        let metadata = new_metadata();
-        let Some(utoipa::openapi::schema::Schema::Object(key)) = metadata.property_names.as_deref() else {
-            panic!("keys are not bounded");
-        };
-        is_the_most(key, |text| MetadataKey::parse(text).is_ok(), letters);
-        let Some(AdditionalProperties::RefOr(utoipa::openapi::RefOr::T(
-            utoipa::openapi::schema::Schema::Object(value),
-        ))) = metadata.additional_properties.as_deref()
-        else {
-            panic!("values are not bounded");
-        };
-        is_the_most(value, |text| MetadataValue::parse(text).is_ok(), letters);
-        for refused in
-            [Reference::parse("").is_ok(), Description::parse("").is_ok(), PersonName::parse("").is_ok()]
-        {
-            assert!(!refused, "the document says at least 1");
+    fn the_pattern_of_a_token_is_that_of_the_code() {
+        assert_eq!(payment_method().pattern.unwrap(), "^pm_[A-Za-z0-9_]{1,100}$");
+        for (letters, taken) in [(0, false), (1, true), (100, true), (101, false)] {
+            assert_eq!(PaymentMethod::parse(&format!("pm_{}", "a".repeat(letters))).is_ok(), taken);
         }
-        assert!(StatementDescriptor::parse("ab").is_ok() && StatementDescriptor::parse("a").is_err());
-    }
-
-    #[test]
-    fn patterns_are_those_of_the_code() {
-        let token = |n: usize| format!("pm_{}", "a".repeat(n));
-        assert!(payment_method().pattern.unwrap().ends_with("{1,100}$"));
-        assert!(PaymentMethod::parse(&token(100)).is_ok() && PaymentMethod::parse(&token(1)).is_ok());
-        assert!(PaymentMethod::parse(&token(101)).is_err() && PaymentMethod::parse(&token(0)).is_err());
     }
 
     #[test]

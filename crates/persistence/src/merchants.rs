@@ -3,6 +3,7 @@
 use crate::span::Traced;
 use crate::{Store, StoreError};
 use domain::id::{KeyId, MerchantId};
+use domain::text::MerchantName;
 use sqlx::Connection;
 use time::OffsetDateTime;
 
@@ -78,14 +79,14 @@ impl Store {
     ///
     /// # Errors
     /// The database.
-    pub async fn create_merchant(&self, name: &str, key: &NewKey<'_>) -> Result<(), StoreError> {
+    pub async fn create_merchant(&self, name: &MerchantName, key: &NewKey<'_>) -> Result<(), StoreError> {
         let mut lent = self.pool.acquire().await?;
         let work = async {
             let mut transaction = lent.begin().await?;
             sqlx::query!(
                 "INSERT INTO merchants (merchant_id, name) VALUES ($1, $2)",
                 key.merchant_id.0,
-                name
+                name.as_str()
             )
             .execute(&mut *transaction)
             .await?;

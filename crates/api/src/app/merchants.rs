@@ -4,6 +4,7 @@
 //! hash is stored; the checksum tells a mistyped or truncated key without asking the database.
 
 use domain::id::{KeyId, MerchantId};
+use domain::text::MerchantName;
 use persistence::merchants::{NewKey, Scope};
 use persistence::{Store, StoreError};
 use rand::TryRngCore;
@@ -103,7 +104,7 @@ fn hex(bytes: &[u8]) -> String {
 ///
 /// # Errors
 /// No randomness; the database.
-pub async fn create(store: &Store, name: &str) -> Result<(KeyId, ApiKey), CreateKeyError> {
+pub async fn create(store: &Store, name: &MerchantName) -> Result<(KeyId, ApiKey), CreateKeyError> {
     let now = OffsetDateTime::now_utc();
     let key = ApiKey::generate(MerchantId::at(now))?;
     let key_id = KeyId::at(now);

@@ -8,8 +8,10 @@
 
 mod changes;
 mod connections;
+mod checks;
 mod migrations;
 mod reconcile;
+mod text;
 
 use anyhow::Result;
 use devstack::TestDatabase;
@@ -22,7 +24,7 @@ use domain::payment::{
     CaptureMethod, Change, Customer, Metadata, NewPayment, Payment, State, Status, Transition,
 };
 use domain::provider::{Failure, IntentId};
-use domain::text::{MetadataKey, MetadataValue, PaymentMethod, Reference};
+use domain::text::{MerchantName, MetadataKey, MetadataValue, PaymentMethod, Reference};
 use domain::trace::TraceContext;
 use persistence::idempotency::{KeyState, StoredAnswer};
 use persistence::merchants::{NewKey, Scope};
@@ -571,7 +573,7 @@ async fn a_key_is_valid_until_it_expires_or_is_revoked() -> Result<()> {
         expires_at,
     };
     assert!(!db.store.create_key(&key(1, None)).await?, "there is no such merchant");
-    db.store.create_merchant("Tea Shop", &key(1, None)).await?;
+    db.store.create_merchant(&MerchantName::parse("Tea Shop")?, &key(1, None)).await?;
     assert!(db.store.create_key(&key(2, Some(now() - time::Duration::seconds(1)))).await?);
     let found = db.store.find_key(merchant_id, &hash(1)).await?.unwrap();
     assert_eq!(found.scope, Scope::Read);
