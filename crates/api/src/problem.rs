@@ -201,60 +201,82 @@ codes! {
             done.";
 }
 
-/// A code of one thing that is wrong, in the `errors` of a problem.
-#[derive(Debug)]
-pub struct FieldCode {
-    /// The name callers see.
-    pub name: &'static str,
-    /// What it means, for whoever is told it.
-    pub meaning: &'static str,
-    /// What to do now, for whoever is told it.
-    pub advice: &'static str,
+macro_rules! field_codes {
+    ($(
+        $(#[$doc:meta])*
+        $code:ident = $name:literal means $meaning:literal advice $advice:literal;
+    )*) => {
+        /// A code of one thing that is wrong, in the `errors` of a problem.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum FieldCode { $($(#[$doc])* $code,)* }
+
+        impl FieldCode {
+            /// Every code there is.
+            pub const ALL: &[Self] = &[$(Self::$code,)*];
+
+            /// The name callers see.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$code => $name,)* }
+            }
+
+            /// What it means, for whoever is told it.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$code => $meaning,)* }
+            }
+
+            /// What to do now, for whoever is told it.
+            #[must_use]
+            pub const fn advice(self) -> &'static str {
+                match self { $(Self::$code => $advice,)* }
+            }
+
+            /// Reads a name.
+            #[must_use]
+            pub fn parse(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|code| code.name() == name)
+            }
+        }
+    };
 }
 
-/// Every code that `errors` can have.
-pub const FIELD_CODES: [FieldCode; 8] = [
-    FieldCode {
-        name: "required",
-        meaning: "The field is missing, or null, and has no default.",
-        advice: "Send it.",
-    },
-    FieldCode {
-        name: "unknown_field",
-        meaning: "There is no such field or parameter here.",
-        advice: "Leave it out, and look for a misspelt name.",
-    },
-    FieldCode {
-        name: "wrong_type",
-        meaning: "The value has another type or form than the field. Amounts are integers without quotes, fraction or exponent.",
-        advice: "Send the type that the field has.",
-    },
-    FieldCode {
-        name: "out_of_range",
-        meaning: "The number is too small, too large, or not one of the steps that the currency has.",
-        advice: "Send a number within the bounds that detail names.",
-    },
-    FieldCode {
-        name: "too_long",
-        meaning: "The text or list is longer than the field takes. Characters are counted as people see them.",
-        advice: "Shorten it to the bound that detail names.",
-    },
-    FieldCode {
-        name: "too_short",
-        meaning: "The text is shorter than the field takes.",
-        advice: "Send at least as much as detail says, or leave an optional field out.",
-    },
-    FieldCode {
-        name: "forbidden_character",
-        meaning: "The text has a character that is invisible, reorders its surroundings, or that the field does not take.",
-        advice: "Remove the character that detail names by its number and place.",
-    },
-    FieldCode {
-        name: "unsupported",
-        meaning: "The value is readable, but none that the field takes: a currency, a choice, a cursor of another list.",
-        advice: "Send one of the values that the field takes; detail says which.",
-    },
-];
+field_codes! {
+    /// Not there.
+    Required = "required"
+        means "The field is missing, or null, and has no default."
+        advice "Send it.";
+    /// There is no such field.
+    UnknownField = "unknown_field"
+        means "There is no such field or parameter here."
+        advice "Leave it out, and look for a misspelt name.";
+    /// Another type or form than the field has.
+    WrongType = "wrong_type"
+        means "The value has another type or form than the field. Amounts are integers without quotes, \
+            fraction or exponent."
+        advice "Send the type that the field has.";
+    /// A number beyond its bounds, or between its steps.
+    OutOfRange = "out_of_range"
+        means "The number is too small, too large, or not one of the steps that the currency has."
+        advice "Send a number within the bounds that detail names.";
+    /// More characters, bytes or entries than the field takes.
+    TooLong = "too_long"
+        means "The text or list is longer than the field takes. Characters are counted as people see them."
+        advice "Shorten it to the bound that detail names.";
+    /// Fewer characters than the field takes.
+    TooShort = "too_short"
+        means "The text is shorter than the field takes."
+        advice "Send at least as much as detail says, or leave an optional field out.";
+    /// A character that the field does not take.
+    ForbiddenCharacter = "forbidden_character"
+        means "The text has a character that is invisible, reorders its surroundings, or that the field does \
+            not take."
+        advice "Remove the character that detail names by its number and place.";
+    /// Readable, but none of what the field takes.
+    Unsupported = "unsupported"
+        means "The value is readable, but none that the field takes: a currency, a choice, a cursor of another list."
+        advice "Send one of the values that the field takes; detail says which.";
+}
 
 /// Where a field error is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -273,7 +295,7 @@ pub struct FieldError {
     /// Where.
     pub place: Place,
     /// What kind of wrong.
-    pub code: &'static str,
+    pub code: FieldCode,
     /// What to do about it. Never the value.
     pub detail: String,
 }
@@ -282,10 +304,12 @@ impl FieldError {
     fn to_json(&self) -> Value {
         match &self.place {
             Place::Pointer(pointer) => {
-                json!({ "pointer": pointer, "code": self.code, "detail": self.detail })
+                json!({ "pointer": pointer, "code": self.code.name(), "detail": self.detail })
             }
-            Place::Parameter(name) => json!({ "parameter": name, "code": self.code, "detail": self.detail }),
-            Place::Header(name) => json!({ "header": name, "code": self.code, "detail": self.detail }),
+            Place::Parameter(name) => {
+                json!({ "parameter": name, "code": self.code.name(), "detail": self.detail })
+            }
+            Place::Header(name) => json!({ "header": name, "code": self.code.name(), "detail": self.detail }),
         }
     }
 }
@@ -366,7 +390,7 @@ impl Problem {
         let detail = format!("At most {most} minor units can be asked for.");
         let error = FieldError {
             place: Place::Pointer("/amount".to_owned()),
-            code: "out_of_range",
+            code: FieldCode::OutOfRange,
             detail: format!("must be at most {most}"),
         };
         Self { errors: vec![error], ..Self::new(code, detail) }
@@ -374,7 +398,7 @@ impl Problem {
 
     /// Something is wrong with a header.
     #[must_use]
-    pub fn of_header(code: Code, name: &'static str, kind: &'static str, detail: &str) -> Self {
+    pub fn of_header(code: Code, name: &'static str, kind: FieldCode, detail: &str) -> Self {
         let error = FieldError { place: Place::Header(name), code: kind, detail: detail.to_owned() };
         Self { errors: vec![error], ..Self::new(code, format!("The {name} header {detail}.")) }
     }
@@ -453,7 +477,7 @@ mod tests {
     fn a_problem_says_where_and_what() {
         let errors = vec![FieldError {
             place: Place::Pointer("/customer/name".to_owned()),
-            code: "too_long",
+            code: FieldCode::TooLong,
             detail: "must have at most 200 characters; it has 201".to_owned(),
         }];
         let body: Value = serde_json::from_slice(&Problem::validation(errors).body("abc")).unwrap();

@@ -1,7 +1,7 @@
 //! Bodies: JSON becomes what the use cases take, and every field that is wrong is told at once.
 
 use crate::http::json::{Fields, Json};
-use crate::problem::{FieldError, Place, Problem};
+use crate::problem::{FieldCode, FieldError, Place, Problem};
 use crate::schema;
 use domain::money::{Amount, AmountError, Currency, MAX_AMOUNT, Money};
 use domain::payment::{CaptureMethod, Customer, MAX_METADATA_ENTRIES, Metadata, NewPayment};
@@ -80,34 +80,35 @@ checks! {
 }
 
 fn check_currency(code: &str) -> Result<(), ValidationError> {
-    Currency::parse(code).map(drop).map_err(|error| refused("unsupported", &error))
+    Currency::parse(code).map(drop).map_err(|error| refused(FieldCode::Unsupported, &error))
 }
 
 fn check_capture(name: &str) -> Result<(), ValidationError> {
     match CaptureMethod::parse(name) {
         Some(_) => Ok(()),
-        None => Err(ValidationError::new("unsupported").with_message("must be automatic or manual".into())),
+        None => Err(ValidationError::new(FieldCode::Unsupported.name())
+            .with_message("must be automatic or manual".into())),
     }
 }
 
 fn check_reason(name: &str) -> Result<(), ValidationError> {
     match RefundReason::parse(name) {
         Some(_) => Ok(()),
-        None => Err(ValidationError::new("unsupported")
+        None => Err(ValidationError::new(FieldCode::Unsupported.name())
             .with_message("must be duplicate, fraudulent or requested_by_customer".into())),
     }
 }
 
-fn refused(code: &'static str, error: &dyn std::fmt::Display) -> ValidationError {
-    ValidationError::new(code).with_message(error.to_string().into())
+fn refused(code: FieldCode, error: &dyn std::fmt::Display) -> ValidationError {
+    ValidationError::new(code.name()).with_message(error.to_string().into())
 }
 
-const fn text_code(error: &TextError) -> &'static str {
+const fn text_code(error: &TextError) -> FieldCode {
     match error {
-        TextError::TooShort { .. } => "too_short",
-        TextError::TooLong { .. } => "too_long",
-        TextError::Forbidden { .. } => "forbidden_character",
-        TextError::Unsupported(_) => "unsupported",
+        TextError::TooShort { .. } => FieldCode::TooShort,
+        TextError::TooLong { .. } => FieldCode::TooLong,
+        TextError::Forbidden { .. } => FieldCode::ForbiddenCharacter,
+        TextError::Unsupported(_) => FieldCode::Unsupported,
     }
 }
 
@@ -137,7 +138,7 @@ pub fn read_new_payment(body: Json) -> Result<NewPayment, Problem> {
     };
     fields.finish();
     if let Err(refused) = body.validate() {
-        collect(&refused, "", &mut errors);
+        collect(&refused, "", &mut errors)?;
     }
     match body.into_request(&mut errors) {
         Some(request) if errors.is_empty() => Ok(request),
@@ -220,7 +221,7 @@ pub fn read_refund(body: Json) -> Result<NewRefund, Problem> {
 /// Refuses what `validator` or the reading found wrong.
 fn judge(body: &impl Validate, errors: &mut Vec<FieldError>) -> Result<(), Problem> {
     if let Err(refused) = body.validate() {
-        collect(&refused, "", errors);
+        collect(&refused, "", errors)?;
     }
     if errors.is_empty() { Ok(()) } else { Err(Problem::validation(std::mem::take(errors))) }
 }
@@ -231,7 +232,7 @@ fn read_metadata(fields: Fields<'_>) -> Option<Metadata> {
     if entries.len() > MAX_METADATA_ENTRIES {
         errors.push(FieldError {
             place: Place::Pointer("/metadata".to_owned()),
-            code: "too_long",
+            code: FieldCode::TooLong,
             detail: format!("must have at most {MAX_METADATA_ENTRIES} entries; it has {}", entries.len()),
         });
         return None;
@@ -243,7 +244,7 @@ fn read_metadata(fields: Fields<'_>) -> Option<Metadata> {
                 if metadata.insert(key, value).is_some() {
                     errors.push(FieldError {
                         place: Place::Pointer(pointer),
-                        code: "unsupported",
+                        code: FieldCode::Unsupported,
                         detail: "its key is the same as another's once both are in NFC".to_owned(),
                     });
                 }
@@ -264,14 +265,17 @@ fn read_metadata(fields: Fields<'_>) -> Option<Metadata> {
 }
 
 /// `validator`'s tree of errors as a list. Only codes and messages are taken: its parameters hold what was sent.
-fn collect(refused: &ValidationErrors, at: &str, errors: &mut Vec<FieldError>) {
+///
+/// # Errors
+/// 500 for a rule whose code is none of ours: a fault of this program, and not to be told as something else.
+fn collect(refused: &ValidationErrors, at: &str, errors: &mut Vec<FieldError>) -> Result<(), Problem> {
     for (field, kind) in refused.errors() {
         let pointer = format!("{at}/{field}");
         match kind {
-            ValidationErrorsKind::Struct(inner) => collect(inner, &pointer, errors),
+            ValidationErrorsKind::Struct(inner) => collect(inner, &pointer, errors)?,
             ValidationErrorsKind::List(items) => {
                 for (index, inner) in items {
-                    collect(inner, &format!("{pointer}/{index}"), errors);
+                    collect(inner, &format!("{pointer}/{index}"), errors)?;
                 }
             }
             ValidationErrorsKind::Field(list) => {
@@ -280,22 +284,26 @@ fn collect(refused: &ValidationErrors, at: &str, errors: &mut Vec<FieldError>) {
                 if errors.iter().any(|error| error.place == place) {
                     continue;
                 }
-                errors.extend(list.iter().map(|error| {
-                    let (code, detail) = match error.code.as_ref() {
-                        "out_of_range" => ("out_of_range", None),
-                        "too_short" => ("too_short", None),
-                        "too_long" => ("too_long", None),
-                        "forbidden_character" => ("forbidden_character", None),
-                        "required" => ("required", Some("must be there")),
-                        _ => ("unsupported", None),
+                for error in list {
+                    let code = FieldCode::parse(&error.code)
+                        .ok_or_else(|| Problem::fault(&UnknownCode(error.code.clone().into_owned())))?;
+                    let detail = match (code, &error.message) {
+                        (FieldCode::Required, _) => "must be there".to_owned(),
+                        (_, Some(message)) => message.clone().into_owned(),
+                        (_, None) => code.meaning().to_owned(),
                     };
-                    let detail = detail.map_or_else(|| error.message.clone().unwrap_or_default(), Into::into);
-                    FieldError { place: place.clone(), code, detail: detail.into_owned() }
-                }));
+                    errors.push(FieldError { place: place.clone(), code, detail });
+                }
             }
         }
     }
+    Ok(())
 }
+
+/// A rule of `validator` that was written without one of our codes.
+#[derive(Debug, thiserror::Error)]
+#[error("a field was refused with the code {0}, which no caller knows")]
+struct UnknownCode(String);
 
 impl CreateBody {
     /// What survives: values that cannot be wrong. `None` where `validator` has said why, or nearly: amounts and
@@ -311,7 +319,7 @@ impl CreateBody {
             Err(error @ (AmountError::NotAMultipleOfTen | AmountError::OutOfRange)) => {
                 errors.push(FieldError {
                     place: Place::Pointer("/amount".to_owned()),
-                    code: "out_of_range",
+                    code: FieldCode::OutOfRange,
                     detail: error.to_string(),
                 });
                 return None;
@@ -472,6 +480,17 @@ mod tests {
             let refused = read_capture(tree(body)).unwrap_err();
             assert_eq!(errors(&refused), [(pointer.to_owned(), code.to_owned())], "{body}");
         }
+    }
+
+    #[test]
+    fn a_rule_without_a_code_of_ours_is_a_fault_and_no_other_refusal() {
+        #[derive(Validate)]
+        struct Body {
+            #[validate(length(max = 1))]
+            text: String,
+        }
+        let refused = judge(&Body { text: "long".to_owned() }, &mut Vec::new()).unwrap_err();
+        assert_eq!(refused.status(), 500);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use crate::http::json::{self, Json};
 use crate::http::prefer::Prefer;
-use crate::problem::{Code, Problem};
+use crate::problem::{Code, FieldCode, Problem};
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
@@ -133,13 +133,14 @@ fn idempotency_key(headers: &HeaderMap) -> Result<IdempotencyKey, Problem> {
     match (lines.next(), lines.next()) {
         (None, _) => Err(refused(
             Code::IdempotencyKeyMissing,
-            "required",
+            FieldCode::Required,
             "must have a value of your own, such as a UUID, and the same one when you try again",
         )),
         (Some(_), Some(_)) => {
-            Err(refused(Code::IdempotencyKeyInvalid, "unsupported", "must not be repeated"))
+            Err(refused(Code::IdempotencyKeyInvalid, FieldCode::Unsupported, "must not be repeated"))
         }
-        (Some(line), None) => IdempotencyKey::parse(line.as_bytes())
-            .map_err(|error| refused(Code::IdempotencyKeyInvalid, "unsupported", &error.to_string())),
+        (Some(line), None) => IdempotencyKey::parse(line.as_bytes()).map_err(|error| {
+            refused(Code::IdempotencyKeyInvalid, FieldCode::Unsupported, &error.to_string())
+        }),
     }
 }

@@ -1,6 +1,6 @@
 //! Reading a body: I-JSON (RFC 7493) first, then one object at a time, collecting every field error on the way.
 
-use crate::problem::{Code, FieldError, Place, Problem};
+use crate::problem::{Code, FieldCode, FieldError, Place, Problem};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 
@@ -139,7 +139,11 @@ impl<'e> Fields<'e> {
         let members = match body {
             Json::Object(members) => members,
             _ => {
-                errors.push(error(String::new(), "wrong_type", "the body must be an object".to_owned()));
+                errors.push(error(
+                    String::new(),
+                    FieldCode::WrongType,
+                    "the body must be an object".to_owned(),
+                ));
                 Vec::new()
             }
         };
@@ -158,7 +162,7 @@ impl<'e> Fields<'e> {
 
     fn wrong_type(&mut self, name: &str, expected: &str) {
         let pointer = self.pointer(name);
-        self.errors.push(error(pointer, "wrong_type", format!("must be {expected}")));
+        self.errors.push(error(pointer, FieldCode::WrongType, format!("must be {expected}")));
     }
 
     /// An integer, written as one.
@@ -167,7 +171,7 @@ impl<'e> Fields<'e> {
             Json::Integer(value) => Some(value),
             Json::Huge => {
                 let pointer = self.pointer(name);
-                self.errors.push(error(pointer, "out_of_range", "is too large".to_owned()));
+                self.errors.push(error(pointer, FieldCode::OutOfRange, "is too large".to_owned()));
                 None
             }
             _ => {
@@ -219,12 +223,12 @@ impl<'e> Fields<'e> {
     pub fn finish(self) {
         for (name, _) in &self.members {
             let detail = "is not a field of this request".to_owned();
-            self.errors.push(error(self.pointer(name), "unknown_field", detail));
+            self.errors.push(error(self.pointer(name), FieldCode::UnknownField, detail));
         }
     }
 }
 
-fn error(pointer: String, code: &'static str, detail: String) -> FieldError {
+fn error(pointer: String, code: FieldCode, detail: String) -> FieldError {
     FieldError { place: Place::Pointer(pointer), code, detail }
 }
 
@@ -294,7 +298,7 @@ mod tests {
         assert_eq!(customer.string("name"), None);
         customer.finish();
         fields.finish();
-        let seen: Vec<_> = errors.iter().map(|e| (e.place.clone(), e.code)).collect();
+        let seen: Vec<_> = errors.iter().map(|e| (e.place.clone(), e.code.name())).collect();
         for expected in [
             ("/amount", "wrong_type"),
             ("/customer/name", "wrong_type"),

@@ -1,6 +1,6 @@
 //! The parameters of lists, and their cursors.
 
-use crate::problem::{FieldError, Place, Problem};
+use crate::problem::{FieldCode, FieldError, Place, Problem};
 use crate::schema;
 use domain::id::PaymentId;
 use domain::payment::Status;
@@ -95,7 +95,7 @@ fn digest(scope: &[u8]) -> String {
 }
 
 /// Why a parameter is refused: a code, and what to do.
-type Refused = (&'static str, &'static str);
+type Refused = (FieldCode, &'static str);
 
 /// The parameters of a list, read one by one.
 #[derive(Default)]
@@ -117,11 +117,11 @@ impl Parameters {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (Some(name), Some(value)) = (decode(name), decode(value)) else {
-                read.errors.push(error("query", "unsupported", "is not UTF-8"));
+                read.errors.push(error("query", FieldCode::Unsupported, "is not UTF-8"));
                 continue;
             };
             if seen.contains(&name) && !may_repeat.contains(&name.as_str()) {
-                read.errors.push(error(&name, "unsupported", "must not be repeated"));
+                read.errors.push(error(&name, FieldCode::Unsupported, "must not be repeated"));
                 continue;
             }
             let taken = match name.as_str() {
@@ -145,7 +145,11 @@ impl Parameters {
         let page = Page { limit: self.limit.unwrap_or(DEFAULT_LIMIT), scope: digest(scope) };
         let place = self.cursor.as_deref().map(|cursor| page.place(cursor));
         if place == Some(None) {
-            self.errors.push(error("cursor", "unsupported", "is none that was given out for these filters"));
+            self.errors.push(error(
+                "cursor",
+                FieldCode::Unsupported,
+                "is none that was given out for these filters",
+            ));
         }
         if self.errors.is_empty() {
             Ok((place.flatten(), page))
@@ -156,11 +160,11 @@ impl Parameters {
 }
 
 fn limit(value: &str) -> Result<u8, Refused> {
-    let number: u64 = value.parse().map_err(|_| ("wrong_type", "must be a number from 1 to 100"))?;
+    let number: u64 = value.parse().map_err(|_| (FieldCode::WrongType, "must be a number from 1 to 100"))?;
     u8::try_from(number)
         .ok()
         .filter(|n| (1..=MAX_LIMIT).contains(n))
-        .ok_or(("out_of_range", "must be from 1 to 100"))
+        .ok_or((FieldCode::OutOfRange, "must be from 1 to 100"))
 }
 
 fn parameter(name: &str, description: &str, schema: impl Into<RefOr<Schema>>) -> Parameter {
@@ -189,7 +193,7 @@ impl IntoParams for Page {
     }
 }
 
-const UNKNOWN: Refused = ("unknown_field", "is not a parameter of this list");
+const UNKNOWN: Refused = (FieldCode::UnknownField, "is not a parameter of this list");
 
 /// Reads the query string of a list without filters: where the page before ended, and the page.
 ///
@@ -241,18 +245,18 @@ pub fn read_payments_query(query: &str) -> Result<Query, Problem> {
     let parameters = Parameters::read(query, &["status"], |name, value| match name {
         "status" => Status::parse(value)
             .map(|status| filter.statuses.push(status))
-            .ok_or(("unsupported", "must be a status of a payment")),
+            .ok_or((FieldCode::Unsupported, "must be a status of a payment")),
         "open" => match value {
             "true" => {
                 filter.open = true;
                 Ok(())
             }
             "false" => Ok(()),
-            _ => Err(("wrong_type", "must be true or false")),
+            _ => Err((FieldCode::WrongType, "must be true or false")),
         },
         "reference" => Reference::parse(value)
             .map(|reference| filter.reference = Some(reference))
-            .map_err(|_| ("unsupported", "must be what a reference can be")),
+            .map_err(|_| (FieldCode::Unsupported, "must be what a reference can be")),
         "created_from" => time_of(value).map(|at| filter.created_from = Some(at)),
         "created_to" => time_of(value).map(|at| filter.created_to = Some(at)),
         _ => Err(UNKNOWN),
@@ -267,7 +271,7 @@ pub fn read_payments_query(query: &str) -> Result<Query, Problem> {
     Ok(Query { filter, cursor: place.map(|at| PaymentId(Uuid::from_u128(at))), page })
 }
 
-fn error(name: &str, code: &'static str, detail: &str) -> FieldError {
+fn error(name: &str, code: FieldCode, detail: &str) -> FieldError {
     FieldError { place: Place::Parameter(name.to_owned()), code, detail: detail.to_owned() }
 }
 
@@ -282,7 +286,7 @@ fn time_of(text: &str) -> Result<OffsetDateTime, Refused> {
     OffsetDateTime::parse(&text, &Rfc3339)
         .ok()
         .filter(|at| (1..=9998).contains(&at.to_offset(time::UtcOffset::UTC).year()))
-        .ok_or(("wrong_type", "must be a time of RFC 3339, such as 2026-01-31T12:00:00Z"))
+        .ok_or((FieldCode::WrongType, "must be a time of RFC 3339, such as 2026-01-31T12:00:00Z"))
 }
 
 /// What tells one choice of filters from another.
