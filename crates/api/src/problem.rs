@@ -62,7 +62,8 @@ codes! {
     /// The body is no I-JSON (RFC 7493), or the request is no HTTP.
     MalformedJson = 400 "malformed_json" "The body is not valid JSON"
         means "The body is not I-JSON (RFC 7493): its syntax is wrong, a member appears twice, an escape is \
-            half a character, something follows the value, or it is nested too deeply."
+            half a character, a number is larger than any double, something follows the value, or it is \
+            nested too deeply."
         advice "Mend the program that writes the body. Nothing was done and the key is unused, so the mended \
             request may have the same key.";
     /// The body is not UTF-8.
@@ -278,8 +279,11 @@ field_codes! {
         advice "Send one of the values that the field takes; detail says which.";
 }
 
+/// How many errors are told. An answer is never much larger than its request.
+pub const MAX_ERRORS: usize = 100;
+
 /// Where a field error is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// A JSON pointer (RFC 6901) into the body.
     Pointer(String),
@@ -331,14 +335,16 @@ impl Problem {
         Self { code, detail: detail.into(), errors: Vec::new(), members: Map::new(), headers: Vec::new() }
     }
 
-    /// Every field that is wrong, in the order of the caller's names.
+    /// Every field that is wrong, in the order of the caller's names, up to [`MAX_ERRORS`].
     #[must_use]
     pub fn validation(mut errors: Vec<FieldError>) -> Self {
-        errors.sort_by(|a, b| format!("{:?}", a.place).cmp(&format!("{:?}", b.place)));
+        errors.sort_by(|a, b| a.place.cmp(&b.place));
         let detail = match errors.len() {
             1 => "One field is not valid; see errors.".to_owned(),
-            n => format!("{n} fields are not valid; see errors."),
+            n @ ..=MAX_ERRORS => format!("{n} fields are not valid; see errors."),
+            n => format!("{n} fields are not valid; errors has the first {MAX_ERRORS} of them."),
         };
+        errors.truncate(MAX_ERRORS);
         Self { errors, ..Self::new(Code::ValidationFailed, detail) }
     }
 
@@ -471,6 +477,24 @@ mod tests {
             assert!(code.status().is_client_error() || code.status().is_server_error());
             assert_eq!(Code::parse(code.name()), Some(*code));
         }
+    }
+
+    #[test]
+    fn errors_are_counted_and_no_more_than_a_hundred_are_told() {
+        let errors = |count: usize| {
+            let error = |at: usize| FieldError {
+                place: Place::Pointer(format!("/{at:03}")),
+                code: FieldCode::UnknownField,
+                detail: "is not a field".to_owned(),
+            };
+            let problem = Problem::validation((0..count).rev().map(error).collect());
+            serde_json::from_slice::<Value>(&problem.body("")).unwrap()
+        };
+        assert_eq!(errors(100)["detail"], "100 fields are not valid; see errors.");
+        let many = errors(101);
+        assert_eq!(many["errors"].as_array().unwrap().len(), 100);
+        assert_eq!(many["errors"][99]["pointer"], "/099");
+        assert_eq!(many["detail"], "101 fields are not valid; errors has the first 100 of them.");
     }
 
     #[test]

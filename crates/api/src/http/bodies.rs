@@ -1,14 +1,14 @@
 //! Bodies: JSON becomes what the use cases take, and every field that is wrong is told at once.
 
-use crate::http::json::{Fields, Json};
+use crate::http::json::{Entry, Fields, Json};
 use crate::problem::{FieldCode, FieldError, Place, Problem};
 use crate::schema;
 use domain::money::{Amount, AmountError, Currency, MAX_AMOUNT, Money};
 use domain::payment::{CaptureMethod, Customer, MAX_METADATA_ENTRIES, Metadata, NewPayment};
 use domain::refund::{NewRefund, RefundReason};
 use domain::text::{
-    Description, Email, MetadataKey, MetadataValue, PaymentMethod, PersonName, Reference, ReturnUrl,
-    StatementDescriptor, TextError,
+    Description, Email, MetadataValue, PaymentMethod, PersonName, Reference, ReturnUrl, StatementDescriptor,
+    TextError,
 };
 use utoipa::ToSchema;
 use validator::{Validate, ValidationError, ValidationErrors, ValidationErrorsKind};
@@ -103,7 +103,7 @@ fn refused(code: FieldCode, error: &dyn std::fmt::Display) -> ValidationError {
     ValidationError::new(code.name()).with_message(error.to_string().into())
 }
 
-const fn text_code(error: &TextError) -> FieldCode {
+pub(super) const fn text_code(error: &TextError) -> FieldCode {
     match error {
         TextError::TooShort { .. } => FieldCode::TooShort,
         TextError::TooLong { .. } => FieldCode::TooLong,
@@ -227,41 +227,42 @@ fn judge(body: &impl Validate, errors: &mut Vec<FieldError>) -> Result<(), Probl
 }
 
 fn read_metadata(fields: Fields<'_>) -> Option<Metadata> {
-    let (entries, errors) = fields.strings();
+    let (entries, errors) = fields.entries();
     let before = errors.len();
     if entries.len() > MAX_METADATA_ENTRIES {
-        errors.push(FieldError {
-            place: Place::Pointer("/metadata".to_owned()),
-            code: FieldCode::TooLong,
-            detail: format!("must have at most {MAX_METADATA_ENTRIES} entries; it has {}", entries.len()),
-        });
+        let detail = format!("must have at most {MAX_METADATA_ENTRIES} entries; it has {}", entries.len());
+        errors.push(error_at("/metadata", FieldCode::TooLong, detail));
         return None;
     }
     let mut metadata = Metadata::new();
-    for (pointer, key, value) in entries {
-        match (MetadataKey::parse(&key), MetadataValue::parse(&value)) {
+    for Entry { pointer, name, text } in entries {
+        let value = match text.as_deref().map(MetadataValue::parse) {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(error)) => Err((text_code(&error), error.to_string())),
+            None => Err((FieldCode::WrongType, "must be a string".to_owned())),
+        };
+        match (name, value) {
             (Ok(key), Ok(value)) => {
                 if metadata.insert(key, value).is_some() {
-                    errors.push(FieldError {
-                        place: Place::Pointer(pointer),
-                        code: FieldCode::Unsupported,
-                        detail: "its key is the same as another's once both are in NFC".to_owned(),
-                    });
+                    let detail = "its key is the same as another's once both are in NFC".to_owned();
+                    errors.push(error_at(&pointer, FieldCode::Unsupported, detail));
                 }
             }
-            (Err(error), _) => errors.push(FieldError {
-                place: Place::Pointer("/metadata".to_owned()),
-                code: text_code(&error),
-                detail: format!("a key {error}"),
-            }),
-            (_, Err(error)) => errors.push(FieldError {
-                place: Place::Pointer(pointer),
-                code: text_code(&error),
-                detail: error.to_string(),
-            }),
+            (Ok(_), Err((code, detail))) => errors.push(error_at(&pointer, code, detail)),
+            // the pointer is the parent's here
+            (Err(error), value) => {
+                errors.push(error_at(&pointer, text_code(&error), format!("a key {error}")));
+                if let Err((code, detail)) = value {
+                    errors.push(error_at(&pointer, code, format!("the value of that key {detail}")));
+                }
+            }
         }
     }
     (errors.len() == before).then_some(metadata)
+}
+
+fn error_at(pointer: &str, code: FieldCode, detail: String) -> FieldError {
+    FieldError { place: Place::Pointer(pointer.to_owned()), code, detail }
 }
 
 /// `validator`'s tree of errors as a list. Only codes and messages are taken: its parameters hold what was sent.
@@ -317,11 +318,7 @@ impl CreateBody {
         let money = match Money::new(amount, currency) {
             Ok(money) => money,
             Err(error @ (AmountError::NotAMultipleOfTen | AmountError::OutOfRange)) => {
-                errors.push(FieldError {
-                    place: Place::Pointer("/amount".to_owned()),
-                    code: FieldCode::OutOfRange,
-                    detail: error.to_string(),
-                });
+                errors.push(error_at("/amount", FieldCode::OutOfRange, error.to_string()));
                 return None;
             }
         };
