@@ -7,6 +7,7 @@ mod crash;
 mod deadlines;
 mod documents;
 mod hang_up;
+mod http_edges;
 mod idempotency;
 mod interop;
 mod it_works;

@@ -63,7 +63,7 @@ codes! {
     MalformedJson = 400 "malformed_json" "The body is not valid JSON"
         means "The body is not I-JSON (RFC 7493): its syntax is wrong, a member appears twice, an escape is \
             half a character, a number is larger than any double, something follows the value, or it is \
-            nested too deeply."
+            nested too deeply. Without a body that was read: the request is not well-formed HTTP."
         advice "Mend the program that writes the body. Nothing was done and the key is unused, so the mended \
             request may have the same key.";
     /// The body is not UTF-8.
@@ -139,8 +139,9 @@ codes! {
         advice "Send less: metadata is for short notes. Nothing was done.";
     /// Something else than JSON.
     UnsupportedMediaType = 415 "unsupported_media_type" "The media type is not supported"
-        means "The body was not declared as application/json, or declared in another charset than UTF-8."
-        advice "Send Content-Type: application/json. Nothing was done.";
+        means "The body was not declared as application/json, or declared in another charset than UTF-8, or it \
+            is compressed."
+        advice "Send Content-Type: application/json, and no Content-Encoding. Nothing was done.";
     /// One or more fields are wrong.
     ValidationFailed = 422 "validation_failed" "The request is not valid"
         means "One or more fields, parameters or members are wrong. The member errors names each of them, \

@@ -4,6 +4,7 @@ use crate::http::{openapi, samples};
 use crate::problem::{Code, FieldCode, Problem};
 use axum::Router;
 use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -72,7 +73,8 @@ fn vendored(content_type: &'static str, name: &str) -> Result<Response, Problem>
     Ok(response)
 }
 
-async fn page(path: Option<Path<String>>) -> Result<Response, Problem> {
+async fn page(path: Result<Path<String>, PathRejection>) -> Result<Response, Problem> {
+    // what is not UTF-8 is no code either
     let name = path.map(|Path(name)| name).unwrap_or_default();
     let text = match (Code::parse(&name), FieldCode::parse(&name)) {
         (Some(code), _) => code_page(code),
@@ -170,7 +172,7 @@ mod tests {
     use super::*;
 
     async fn text_of(name: &str) -> Option<String> {
-        let response = page(Some(Path(name.to_owned()))).await.ok()?;
+        let response = page(Ok(Path(name.to_owned()))).await.ok()?;
         let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
         Some(String::from_utf8(bytes.to_vec()).unwrap())
     }
