@@ -9,8 +9,9 @@ PYTHON := $(TOOLS)/python/bin
 WITH_DATABASE := cargo run --quiet --package devstack --example with_database --
 # One choice of packages for every build: another has other features, and builds half of the dependencies again.
 DRILL := cargo build --release --workspace --bins && PAYWRIGHT_BIN_DIR=target/release target/release/drill
+FUZZ := cargo test --workspace --test fuzz
 
-.PHONY: help run test ci lint sqlx openapi race proof bench drill test-images test-deploy
+.PHONY: help run test ci fuzz lint sqlx openapi race proof bench drill test-images test-deploy
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -24,9 +25,13 @@ test: ## The whole test suite, against a real PostgreSQL that is found or instal
 
 ci: export NO_SKIP = 1
 ci: lint $(PYTHON)/interop test ## What must pass before a change lands, no test skipped
+	FUZZ_SECONDS=30 $(FUZZ)
 	target/debug/drill bugs
 	target/debug/drill crashes
 	target/debug/drill kills --debug --rate 12 --open 5
+
+fuzz: ## 10 minutes of hard input for everything that reads what callers send; FUZZ_SEED=n repeats what failed
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(FUZZ)
 
 lint: $(PYTHON)/squawk $(PYTHON)/kubernetes-validate $(SQLX) ## Formatting, clippy, docs, migrations, .sqlx, manifests; a warning is an error
 	cargo fmt --all --check

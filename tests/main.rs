@@ -8,6 +8,7 @@ mod database_faults;
 mod deadlines;
 mod documents;
 mod hang_up;
+mod http_edges;
 mod idempotency;
 mod interop;
 mod it_works;

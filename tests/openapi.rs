@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::{Answer, Api, World, payment};
 use reqwest::Method;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 fn snapshot() -> Result<String> {
@@ -127,6 +128,75 @@ async fn every_code_has_a_page() -> Result<()> {
     for path in ["/docs/errors/nothing", "/docs/errors/<script>", "/docs/nothing", "/docs/errors/a/b"] {
         let absent = get(api, path).await?;
         assert_eq!((absent.status, absent.code().as_str()), (404, "not_found"), "{path}");
+    }
+    world.stop().await
+}
+
+/// What stands between backquotes.
+fn spans(text: &str) -> BTreeSet<String> {
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The codes of the table of answers in the guide for callers, each with its status.
+fn codes_of_the_guide(guide: &str) -> BTreeSet<(String, String)> {
+    let (_, table) = guide.split_once("\n## What to do on each answer\n").unwrap_or_default();
+    let (table, _) = table.split_once("\n## ").unwrap_or_default();
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    rows.flat_map(|row| {
+        let cells: Vec<&str> = row.split('|').collect();
+        let status = spans(cells[1]).pop_first().unwrap_or_default();
+        spans(cells[2]).into_iter().map(move |code| (status.clone(), code))
+    })
+    .collect()
+}
+
+#[tokio::test]
+async fn every_code_is_documented_and_none_more() -> Result<()> {
+    let world = World::start().await?;
+    let document: Value = serde_json::from_str(&snapshot()?)?;
+    let schemas = &document["components"]["schemas"];
+    let codes = |schema: &str| -> BTreeSet<String> {
+        schemas[schema]["properties"]["code"]["enum"].as_array().into_iter().flatten().map(text).collect()
+    };
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/api.md");
+    let guide = std::fs::read_to_string(guide)?;
+
+    // each code of an answer: a schema of its own with its status, a row in the guide, a line in the index, a page
+    let of_schemas: BTreeSet<(String, String)> = schemas
+        .as_object()
+        .context("no schemas")?
+        .values()
+        .filter_map(|schema| {
+            Some((&schema["properties"]["status"]["const"], schema["properties"]["code"]["const"].as_str()?))
+        })
+        .map(|(status, code)| (status.to_string(), code.to_owned()))
+        .collect();
+    assert_eq!(of_schemas.iter().map(|(_, code)| code.clone()).collect::<BTreeSet<_>>(), codes("Problem"));
+    assert_eq!(codes_of_the_guide(&guide), of_schemas);
+    let index = String::from_utf8(get(&world.api, "/docs/errors").await?.body)?;
+    let pages = |page: &str| -> BTreeSet<String> {
+        let pages = references(page)
+            .into_iter()
+            .filter_map(|path| Some(path.strip_prefix("/docs/errors/")?.to_owned()));
+        pages.collect()
+    };
+    assert_eq!(pages(&index), codes("Problem"));
+
+    // each code of a field: in the sentence of the guide that lists them, on the page of their problem, a page
+    let (_, list) = guide.split_once("and is one of").context("no list of the codes in errors")?;
+    assert_eq!(spans(list.split_once('.').unwrap_or_default().0), codes("FieldError"));
+    let validation = String::from_utf8(get(&world.api, "/docs/errors/validation_failed").await?.body)?;
+    assert_eq!(pages(&validation), codes("FieldError"));
+
+    for code in codes("Problem").union(&codes("FieldError")) {
+        let page = String::from_utf8(get(&world.api, &format!("/docs/errors/{code}")).await?.body)?;
+        for heading in ["What it means", "What to do now"] {
+            let (_, after) = page
+                .split_once(&format!("<h2>{heading}</h2>\n<p>"))
+                .with_context(|| format!("{code}: {heading}"))?;
+            let words = after.split_once("</p>").unwrap_or_default().0.split(' ').count();
+            assert!(words >= 2, "{code}: {heading}");
+        }
     }
     world.stop().await
 }

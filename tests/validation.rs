@@ -66,6 +66,9 @@ async fn what_is_no_i_json_is_malformed() -> Result<()> {
         good.replace("order-1", r"\udc00\ud800"),
         good.replace("order-1", r"\x41"),
         good.replace("order-1", "a\u{1}b"),
+        good.replace("1999", r#"1999,"x":[{"a":1,"\u0061":1}]"#),
+        good.replace("1999", r#"1999,"\ud800":1"#),
+        good.replace("1999", "1e400"),
         // the same in a field that nobody knows
         good.replace("1999", r#"1999,"x":["\ud800"]"#),
         format!("{good}// a comment"),
@@ -402,5 +405,77 @@ async fn a_body_is_json_in_utf_8() -> Result<()> {
     // what the caller would like to read is not asked
     let request = world.api.request(Method::GET, PAYMENTS).header("Accept", "text/html");
     assert_eq!(world.api.send(request).await?.header("content-type"), "application/json");
+    world.finish().await
+}
+
+#[tokio::test]
+async fn a_name_is_repeated_only_if_it_is_one_and_errors_are_bounded() -> Result<()> {
+    let world = World::start().await?;
+    let api = &world.api;
+    let details = |answer: &Answer| -> Vec<(String, String)> {
+        let errors = answer.json()["errors"].as_array().cloned().unwrap_or_default();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        errors.iter().map(|error| (text(&error["pointer"]), text(&error["detail"]))).collect()
+    };
+    for (field, detail) in [
+        ("amuont", "is not a field of this request; did you mean amount?"),
+        ("returnUrl", "is not a field of this request; did you mean return_url?"),
+        ("iban", "is not a field of this request"),
+    ] {
+        let answer = create_json(api, with("order-1", &json!({ field: 1 })).to_string()).await?;
+        assert_eq!(details(&answer), [(format!("/{field}"), detail.to_owned())]);
+    }
+    let answer = create_json(api, with("o", &json!({ "customer": { "nmae": 1 } })).to_string()).await?;
+    assert!(details(&answer)[0].1.ends_with("did you mean name?"), "{}", answer.json());
+
+    // a name that no field could have stands in no answer
+    let long = "x".repeat(60_000);
+    for (name, code) in [
+        (long.as_str(), "too_long"),
+        ("pay\u{202e}ee", "forbidden_character"),
+        ("a\nb", "forbidden_character"),
+    ] {
+        let answer = create_json(api, with("order-1", &json!({ name: 1 })).to_string()).await?;
+        assert_eq!(answer.errors(), errors([("", "unknown_field")]));
+        assert!(answer.body.len() < 600, "{} bytes", answer.body.len());
+        let answer =
+            create_json(api, with("order-1", &json!({ "metadata": { name: "x" } })).to_string()).await?;
+        assert_eq!(answer.errors(), errors([("/metadata", code)]));
+        assert!(answer.body.len() < 600, "{} bytes", answer.body.len());
+    }
+    let answer =
+        create_json(api, with("o", &json!({ "metadata": { "pay\u{202e}ee": 1 } })).to_string()).await?;
+    let expected = ["a key U+202E at index 3 is not allowed", "the value of that key must be a string"];
+    for (expected, (pointer, detail)) in expected.iter().zip(details(&answer)) {
+        assert!(pointer == "/metadata" && detail.starts_with(expected), "{}", answer.json());
+    }
+    let answer =
+        create_json(api, with("o", &json!({ "metadata": { "é": "1", "e\u{301}": "2" } })).to_string())
+            .await?;
+    assert_eq!(details(&answer)[0].1, "its key is the same as another's once both are in NFC");
+
+    let many: Map<String, Value> = (0..5000).map(|at| (format!("f{at}"), json!(1))).collect();
+    let answer = create_json(api, with("order-1", &many.into()).to_string()).await?;
+    assert_problem(&answer, 422, "validation_failed");
+    assert_eq!(details(&answer).len(), 100);
+    assert!(answer.body.len() < 16 * 1024, "{} bytes", answer.body.len());
+    assert!(answer.json()["detail"].as_str().is_some_and(|text| text.starts_with("5000 fields")));
+
+    // numbers: what no double holds is no I-JSON, any other is judged where it stands
+    let least = payment("order-1").to_string();
+    for (amount, status, place) in [
+        ("1e400", 400, None),
+        (&"9".repeat(60_000), 400, None),
+        (&"9".repeat(300), 422, Some("out_of_range")),
+        (&format!("-{}", "9".repeat(30)), 422, Some("out_of_range")),
+        ("-0", 422, Some("wrong_type")),
+        ("10.0", 422, Some("wrong_type")),
+    ] {
+        let answer = create_json(api, least.replace("1999", amount)).await?;
+        assert_eq!(answer.status, status, "{amount:.20}");
+        assert_eq!(answer.errors().get("/amount").map(String::as_str), place, "{amount:.20}");
+        assert!(answer.body.len() < 600);
+    }
+    nothing_was_written(&world).await?;
     world.finish().await
 }

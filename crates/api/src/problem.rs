@@ -62,7 +62,8 @@ codes! {
     /// The body is no I-JSON (RFC 7493), or the request is no HTTP.
     MalformedJson = 400 "malformed_json" "The body is not valid JSON"
         means "The body is not I-JSON (RFC 7493): its syntax is wrong, a member appears twice, an escape is \
-            half a character, something follows the value, or it is nested too deeply."
+            half a character, a number is larger than any double, something follows the value, or it is \
+            nested too deeply. Without a body that was read: the request is not well-formed HTTP."
         advice "Mend the program that writes the body. Nothing was done and the key is unused, so the mended \
             request may have the same key.";
     /// The body is not UTF-8.
@@ -138,8 +139,9 @@ codes! {
         advice "Send less: metadata is for short notes. Nothing was done.";
     /// Something else than JSON.
     UnsupportedMediaType = 415 "unsupported_media_type" "The media type is not supported"
-        means "The body was not declared as application/json, or declared in another charset than UTF-8."
-        advice "Send Content-Type: application/json. Nothing was done.";
+        means "The body was not declared as application/json, or declared in another charset than UTF-8, or it \
+            is compressed."
+        advice "Send Content-Type: application/json, and no Content-Encoding. Nothing was done.";
     /// One or more fields are wrong.
     ValidationFailed = 422 "validation_failed" "The request is not valid"
         means "One or more fields, parameters or members are wrong. The member errors names each of them, \
@@ -201,63 +203,88 @@ codes! {
             done.";
 }
 
-/// A code of one thing that is wrong, in the `errors` of a problem.
-#[derive(Debug)]
-pub struct FieldCode {
-    /// The name callers see.
-    pub name: &'static str,
-    /// What it means, for whoever is told it.
-    pub meaning: &'static str,
-    /// What to do now, for whoever is told it.
-    pub advice: &'static str,
+macro_rules! field_codes {
+    ($(
+        $(#[$doc:meta])*
+        $code:ident = $name:literal means $meaning:literal advice $advice:literal;
+    )*) => {
+        /// A code of one thing that is wrong, in the `errors` of a problem.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum FieldCode { $($(#[$doc])* $code,)* }
+
+        impl FieldCode {
+            /// Every code there is.
+            pub const ALL: &[Self] = &[$(Self::$code,)*];
+
+            /// The name callers see.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$code => $name,)* }
+            }
+
+            /// What it means, for whoever is told it.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$code => $meaning,)* }
+            }
+
+            /// What to do now, for whoever is told it.
+            #[must_use]
+            pub const fn advice(self) -> &'static str {
+                match self { $(Self::$code => $advice,)* }
+            }
+
+            /// Reads a name.
+            #[must_use]
+            pub fn parse(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|code| code.name() == name)
+            }
+        }
+    };
 }
 
-/// Every code that `errors` can have.
-pub const FIELD_CODES: [FieldCode; 8] = [
-    FieldCode {
-        name: "required",
-        meaning: "The field is missing, or null, and has no default.",
-        advice: "Send it.",
-    },
-    FieldCode {
-        name: "unknown_field",
-        meaning: "There is no such field or parameter here.",
-        advice: "Leave it out, and look for a misspelt name.",
-    },
-    FieldCode {
-        name: "wrong_type",
-        meaning: "The value has another type or form than the field. Amounts are integers without quotes, fraction or exponent.",
-        advice: "Send the type that the field has.",
-    },
-    FieldCode {
-        name: "out_of_range",
-        meaning: "The number is too small, too large, or not one of the steps that the currency has.",
-        advice: "Send a number within the bounds that detail names.",
-    },
-    FieldCode {
-        name: "too_long",
-        meaning: "The text or list is longer than the field takes. Characters are counted as people see them.",
-        advice: "Shorten it to the bound that detail names.",
-    },
-    FieldCode {
-        name: "too_short",
-        meaning: "The text is shorter than the field takes.",
-        advice: "Send at least as much as detail says, or leave an optional field out.",
-    },
-    FieldCode {
-        name: "forbidden_character",
-        meaning: "The text has a character that is invisible, reorders its surroundings, or that the field does not take.",
-        advice: "Remove the character that detail names by its number and place.",
-    },
-    FieldCode {
-        name: "unsupported",
-        meaning: "The value is readable, but none that the field takes: a currency, a choice, a cursor of another list.",
-        advice: "Send one of the values that the field takes; detail says which.",
-    },
-];
+field_codes! {
+    /// Not there.
+    Required = "required"
+        means "The field is missing, or null, and has no default."
+        advice "Send it.";
+    /// There is no such field.
+    UnknownField = "unknown_field"
+        means "There is no such field or parameter here."
+        advice "Leave it out, and look for a misspelt name.";
+    /// Another type or form than the field has.
+    WrongType = "wrong_type"
+        means "The value has another type or form than the field. Amounts are integers without quotes, \
+            fraction or exponent."
+        advice "Send the type that the field has.";
+    /// A number beyond its bounds, or between its steps.
+    OutOfRange = "out_of_range"
+        means "The number is too small, too large, or not one of the steps that the currency has."
+        advice "Send a number within the bounds that detail names.";
+    /// More characters, bytes or entries than the field takes.
+    TooLong = "too_long"
+        means "The text or list is longer than the field takes. Characters are counted as people see them."
+        advice "Shorten it to the bound that detail names.";
+    /// Fewer characters than the field takes.
+    TooShort = "too_short"
+        means "The text is shorter than the field takes."
+        advice "Send at least as much as detail says, or leave an optional field out.";
+    /// A character that the field does not take.
+    ForbiddenCharacter = "forbidden_character"
+        means "The text has a character that is invisible, reorders its surroundings, or that the field does \
+            not take."
+        advice "Remove the character that detail names by its number and place.";
+    /// Readable, but none of what the field takes.
+    Unsupported = "unsupported"
+        means "The value is readable, but none that the field takes: a currency, a choice, a cursor of another list."
+        advice "Send one of the values that the field takes; detail says which.";
+}
+
+/// How many errors are told. An answer is never much larger than its request.
+pub const MAX_ERRORS: usize = 100;
 
 /// Where a field error is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// A JSON pointer (RFC 6901) into the body.
     Pointer(String),
@@ -273,7 +300,7 @@ pub struct FieldError {
     /// Where.
     pub place: Place,
     /// What kind of wrong.
-    pub code: &'static str,
+    pub code: FieldCode,
     /// What to do about it. Never the value.
     pub detail: String,
 }
@@ -282,10 +309,12 @@ impl FieldError {
     fn to_json(&self) -> Value {
         match &self.place {
             Place::Pointer(pointer) => {
-                json!({ "pointer": pointer, "code": self.code, "detail": self.detail })
+                json!({ "pointer": pointer, "code": self.code.name(), "detail": self.detail })
             }
-            Place::Parameter(name) => json!({ "parameter": name, "code": self.code, "detail": self.detail }),
-            Place::Header(name) => json!({ "header": name, "code": self.code, "detail": self.detail }),
+            Place::Parameter(name) => {
+                json!({ "parameter": name, "code": self.code.name(), "detail": self.detail })
+            }
+            Place::Header(name) => json!({ "header": name, "code": self.code.name(), "detail": self.detail }),
         }
     }
 }
@@ -307,14 +336,16 @@ impl Problem {
         Self { code, detail: detail.into(), errors: Vec::new(), members: Map::new(), headers: Vec::new() }
     }
 
-    /// Every field that is wrong, in the order of the caller's names.
+    /// Every field that is wrong, in the order of the caller's names, up to [`MAX_ERRORS`].
     #[must_use]
     pub fn validation(mut errors: Vec<FieldError>) -> Self {
-        errors.sort_by(|a, b| format!("{:?}", a.place).cmp(&format!("{:?}", b.place)));
+        errors.sort_by(|a, b| a.place.cmp(&b.place));
         let detail = match errors.len() {
             1 => "One field is not valid; see errors.".to_owned(),
-            n => format!("{n} fields are not valid; see errors."),
+            n @ ..=MAX_ERRORS => format!("{n} fields are not valid; see errors."),
+            n => format!("{n} fields are not valid; errors has the first {MAX_ERRORS} of them."),
         };
+        errors.truncate(MAX_ERRORS);
         Self { errors, ..Self::new(Code::ValidationFailed, detail) }
     }
 
@@ -366,7 +397,7 @@ impl Problem {
         let detail = format!("At most {most} minor units can be asked for.");
         let error = FieldError {
             place: Place::Pointer("/amount".to_owned()),
-            code: "out_of_range",
+            code: FieldCode::OutOfRange,
             detail: format!("must be at most {most}"),
         };
         Self { errors: vec![error], ..Self::new(code, detail) }
@@ -374,7 +405,7 @@ impl Problem {
 
     /// Something is wrong with a header.
     #[must_use]
-    pub fn of_header(code: Code, name: &'static str, kind: &'static str, detail: &str) -> Self {
+    pub fn of_header(code: Code, name: &'static str, kind: FieldCode, detail: &str) -> Self {
         let error = FieldError { place: Place::Header(name), code: kind, detail: detail.to_owned() };
         Self { errors: vec![error], ..Self::new(code, format!("The {name} header {detail}.")) }
     }
@@ -450,10 +481,28 @@ mod tests {
     }
 
     #[test]
+    fn errors_are_counted_and_no_more_than_a_hundred_are_told() {
+        let errors = |count: usize| {
+            let error = |at: usize| FieldError {
+                place: Place::Pointer(format!("/{at:03}")),
+                code: FieldCode::UnknownField,
+                detail: "is not a field".to_owned(),
+            };
+            let problem = Problem::validation((0..count).rev().map(error).collect());
+            serde_json::from_slice::<Value>(&problem.body("")).unwrap()
+        };
+        assert_eq!(errors(100)["detail"], "100 fields are not valid; see errors.");
+        let many = errors(101);
+        assert_eq!(many["errors"].as_array().unwrap().len(), 100);
+        assert_eq!(many["errors"][99]["pointer"], "/099");
+        assert_eq!(many["detail"], "101 fields are not valid; errors has the first 100 of them.");
+    }
+
+    #[test]
     fn a_problem_says_where_and_what() {
         let errors = vec![FieldError {
             place: Place::Pointer("/customer/name".to_owned()),
-            code: "too_long",
+            code: FieldCode::TooLong,
             detail: "must have at most 200 characters; it has 201".to_owned(),
         }];
         let body: Value = serde_json::from_slice(&Problem::validation(errors).body("abc")).unwrap();

@@ -1,6 +1,6 @@
 //! Schemas of single values, for the OpenAPI document. Bounds and choices are those of the code that judges them.
 
-use crate::problem::{Code, FIELD_CODES};
+use crate::problem::{Code, FieldCode};
 use domain::event::EventType;
 use domain::money::{Currency, MAX_AMOUNT};
 use domain::payment::{CaptureMethod, MAX_METADATA_ENTRIES, Status};
@@ -307,7 +307,7 @@ pub fn code() -> Object {
 
 /// `code` of a field error.
 pub fn field_code() -> Object {
-    choice(FIELD_CODES.iter().map(|code| code.name)).build()
+    choice(FieldCode::ALL.iter().map(|code| code.name())).build()
 }
 
 /// `status` of the readiness.

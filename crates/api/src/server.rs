@@ -1,11 +1,16 @@
 //! Starting and stopping: two listeners, the worker, and an end in which nothing is lost.
 
+mod connection;
+
+pub use connection::TwoLengths;
+
 use crate::config::{Listeners, Service};
 use crate::http::{operations_router, router};
 use crate::metrics;
 use crate::state::App;
 use crate::worker;
 use axum::Router;
+use connection::Connection;
 use domain::provider::{NotExecuted, Outcome};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -17,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
 /// So long before the end of the shutdown time waiting ends and open operations are handed back.
 const HAND_BACK: Duration = Duration::from_secs(2);
@@ -24,8 +30,9 @@ const HAND_BACK: Duration = Duration::from_secs(2);
 const AFTERMATH: Duration = Duration::from_millis(500);
 /// How often a provider that does not take our credentials is asked again.
 const ASK_CREDENTIALS: Duration = Duration::from_secs(2);
-/// Room for headers that [`crate::middleware::limits`] then refuses in words, where hyper would only hang up.
-const READ_BUFFER: usize = 128 * 1024;
+/// Room for headers that [`crate::middleware::limits`] then refuses with all that an answer has. What does not fit into this
+/// either is refused below: by [`connection`] in HTTP/1, and by a bare 431 in HTTP/2, where it is also announced.
+const READ_BUFFER: u32 = 128 * 1024;
 const READ_LINES: usize = 512;
 
 /// Which parts of the service a process runs.
@@ -109,7 +116,7 @@ pub async fn run(app: Arc<App>, sockets: Sockets, parts: Parts, shutdown: impl F
 async fn serve(listener: TcpListener, router: Router, accept: CancellationToken) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     configure(builder.http1());
-    builder.http2().timer(TokioTimer::new());
+    builder.http2().timer(TokioTimer::new()).max_header_list_size(READ_BUFFER);
     let connections = GracefulShutdown::new();
     loop {
         let stream = tokio::select! {
@@ -127,7 +134,14 @@ async fn serve(listener: TcpListener, router: Router, accept: CancellationToken)
         };
         // answers are small and waited for
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone());
+        let stream = Connection::new(stream);
+        let two_lengths = stream.two_lengths();
+        let service =
+            router.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+                request.extensions_mut().insert(two_lengths.clone());
+                request
+            });
+        let service = TowerToHyperService::new(service);
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         let connection = connections.watch(connection);
         tokio::spawn(async move {
@@ -141,7 +155,10 @@ async fn serve(listener: TcpListener, router: Router, accept: CancellationToken)
 }
 
 fn configure(mut http1: auto::Http1Builder<'_, TokioExecutor>) {
-    http1.timer(TokioTimer::new()).max_buf_size(READ_BUFFER).max_headers(READ_LINES);
+    http1
+        .timer(TokioTimer::new())
+        .max_buf_size(usize::try_from(READ_BUFFER).unwrap_or(usize::MAX))
+        .max_headers(READ_LINES);
 }
 
 impl App {

@@ -1,14 +1,14 @@
 //! Bodies: JSON becomes what the use cases take, and every field that is wrong is told at once.
 
-use crate::http::json::{Fields, Json};
-use crate::problem::{FieldError, Place, Problem};
+use crate::http::json::{Entry, Fields, Json};
+use crate::problem::{FieldCode, FieldError, Place, Problem};
 use crate::schema;
 use domain::money::{Amount, AmountError, Currency, MAX_AMOUNT, Money};
 use domain::payment::{CaptureMethod, Customer, MAX_METADATA_ENTRIES, Metadata, NewPayment};
 use domain::refund::{NewRefund, RefundReason};
 use domain::text::{
-    Description, Email, MetadataKey, MetadataValue, PaymentMethod, PersonName, Reference, ReturnUrl,
-    StatementDescriptor, TextError,
+    Description, Email, MetadataValue, PaymentMethod, PersonName, Reference, ReturnUrl, StatementDescriptor,
+    TextError,
 };
 use utoipa::ToSchema;
 use validator::{Validate, ValidationError, ValidationErrors, ValidationErrorsKind};
@@ -80,34 +80,35 @@ checks! {
 }
 
 fn check_currency(code: &str) -> Result<(), ValidationError> {
-    Currency::parse(code).map(drop).map_err(|error| refused("unsupported", &error))
+    Currency::parse(code).map(drop).map_err(|error| refused(FieldCode::Unsupported, &error))
 }
 
 fn check_capture(name: &str) -> Result<(), ValidationError> {
     match CaptureMethod::parse(name) {
         Some(_) => Ok(()),
-        None => Err(ValidationError::new("unsupported").with_message("must be automatic or manual".into())),
+        None => Err(ValidationError::new(FieldCode::Unsupported.name())
+            .with_message("must be automatic or manual".into())),
     }
 }
 
 fn check_reason(name: &str) -> Result<(), ValidationError> {
     match RefundReason::parse(name) {
         Some(_) => Ok(()),
-        None => Err(ValidationError::new("unsupported")
+        None => Err(ValidationError::new(FieldCode::Unsupported.name())
             .with_message("must be duplicate, fraudulent or requested_by_customer".into())),
     }
 }
 
-fn refused(code: &'static str, error: &dyn std::fmt::Display) -> ValidationError {
-    ValidationError::new(code).with_message(error.to_string().into())
+fn refused(code: FieldCode, error: &dyn std::fmt::Display) -> ValidationError {
+    ValidationError::new(code.name()).with_message(error.to_string().into())
 }
 
-const fn text_code(error: &TextError) -> &'static str {
+pub(super) const fn text_code(error: &TextError) -> FieldCode {
     match error {
-        TextError::TooShort { .. } => "too_short",
-        TextError::TooLong { .. } => "too_long",
-        TextError::Forbidden { .. } => "forbidden_character",
-        TextError::Unsupported(_) => "unsupported",
+        TextError::TooShort { .. } => FieldCode::TooShort,
+        TextError::TooLong { .. } => FieldCode::TooLong,
+        TextError::Forbidden { .. } => FieldCode::ForbiddenCharacter,
+        TextError::Unsupported(_) => FieldCode::Unsupported,
     }
 }
 
@@ -137,7 +138,7 @@ pub fn read_new_payment(body: Json) -> Result<NewPayment, Problem> {
     };
     fields.finish();
     if let Err(refused) = body.validate() {
-        collect(&refused, "", &mut errors);
+        collect(&refused, "", &mut errors)?;
     }
     match body.into_request(&mut errors) {
         Some(request) if errors.is_empty() => Ok(request),
@@ -220,58 +221,62 @@ pub fn read_refund(body: Json) -> Result<NewRefund, Problem> {
 /// Refuses what `validator` or the reading found wrong.
 fn judge(body: &impl Validate, errors: &mut Vec<FieldError>) -> Result<(), Problem> {
     if let Err(refused) = body.validate() {
-        collect(&refused, "", errors);
+        collect(&refused, "", errors)?;
     }
     if errors.is_empty() { Ok(()) } else { Err(Problem::validation(std::mem::take(errors))) }
 }
 
 fn read_metadata(fields: Fields<'_>) -> Option<Metadata> {
-    let (entries, errors) = fields.strings();
+    let (entries, errors) = fields.entries();
     let before = errors.len();
     if entries.len() > MAX_METADATA_ENTRIES {
-        errors.push(FieldError {
-            place: Place::Pointer("/metadata".to_owned()),
-            code: "too_long",
-            detail: format!("must have at most {MAX_METADATA_ENTRIES} entries; it has {}", entries.len()),
-        });
+        let detail = format!("must have at most {MAX_METADATA_ENTRIES} entries; it has {}", entries.len());
+        errors.push(error_at("/metadata", FieldCode::TooLong, detail));
         return None;
     }
     let mut metadata = Metadata::new();
-    for (pointer, key, value) in entries {
-        match (MetadataKey::parse(&key), MetadataValue::parse(&value)) {
+    for Entry { pointer, name, text } in entries {
+        let value = match text.as_deref().map(MetadataValue::parse) {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(error)) => Err((text_code(&error), error.to_string())),
+            None => Err((FieldCode::WrongType, "must be a string".to_owned())),
+        };
+        match (name, value) {
             (Ok(key), Ok(value)) => {
                 if metadata.insert(key, value).is_some() {
-                    errors.push(FieldError {
-                        place: Place::Pointer(pointer),
-                        code: "unsupported",
-                        detail: "its key is the same as another's once both are in NFC".to_owned(),
-                    });
+                    let detail = "its key is the same as another's once both are in NFC".to_owned();
+                    errors.push(error_at(&pointer, FieldCode::Unsupported, detail));
                 }
             }
-            (Err(error), _) => errors.push(FieldError {
-                place: Place::Pointer("/metadata".to_owned()),
-                code: text_code(&error),
-                detail: format!("a key {error}"),
-            }),
-            (_, Err(error)) => errors.push(FieldError {
-                place: Place::Pointer(pointer),
-                code: text_code(&error),
-                detail: error.to_string(),
-            }),
+            (Ok(_), Err((code, detail))) => errors.push(error_at(&pointer, code, detail)),
+            // the pointer is the parent's here
+            (Err(error), value) => {
+                errors.push(error_at(&pointer, text_code(&error), format!("a key {error}")));
+                if let Err((code, detail)) = value {
+                    errors.push(error_at(&pointer, code, format!("the value of that key {detail}")));
+                }
+            }
         }
     }
     (errors.len() == before).then_some(metadata)
 }
 
+fn error_at(pointer: &str, code: FieldCode, detail: String) -> FieldError {
+    FieldError { place: Place::Pointer(pointer.to_owned()), code, detail }
+}
+
 /// `validator`'s tree of errors as a list. Only codes and messages are taken: its parameters hold what was sent.
-fn collect(refused: &ValidationErrors, at: &str, errors: &mut Vec<FieldError>) {
+///
+/// # Errors
+/// 500 for a rule whose code is none of ours: a fault of this program, and not to be told as something else.
+fn collect(refused: &ValidationErrors, at: &str, errors: &mut Vec<FieldError>) -> Result<(), Problem> {
     for (field, kind) in refused.errors() {
         let pointer = format!("{at}/{field}");
         match kind {
-            ValidationErrorsKind::Struct(inner) => collect(inner, &pointer, errors),
+            ValidationErrorsKind::Struct(inner) => collect(inner, &pointer, errors)?,
             ValidationErrorsKind::List(items) => {
                 for (index, inner) in items {
-                    collect(inner, &format!("{pointer}/{index}"), errors);
+                    collect(inner, &format!("{pointer}/{index}"), errors)?;
                 }
             }
             ValidationErrorsKind::Field(list) => {
@@ -280,22 +285,26 @@ fn collect(refused: &ValidationErrors, at: &str, errors: &mut Vec<FieldError>) {
                 if errors.iter().any(|error| error.place == place) {
                     continue;
                 }
-                errors.extend(list.iter().map(|error| {
-                    let (code, detail) = match error.code.as_ref() {
-                        "out_of_range" => ("out_of_range", None),
-                        "too_short" => ("too_short", None),
-                        "too_long" => ("too_long", None),
-                        "forbidden_character" => ("forbidden_character", None),
-                        "required" => ("required", Some("must be there")),
-                        _ => ("unsupported", None),
+                for error in list {
+                    let code = FieldCode::parse(&error.code)
+                        .ok_or_else(|| Problem::fault(&UnknownCode(error.code.clone().into_owned())))?;
+                    let detail = match (code, &error.message) {
+                        (FieldCode::Required, _) => "must be there".to_owned(),
+                        (_, Some(message)) => message.clone().into_owned(),
+                        (_, None) => code.meaning().to_owned(),
                     };
-                    let detail = detail.map_or_else(|| error.message.clone().unwrap_or_default(), Into::into);
-                    FieldError { place: place.clone(), code, detail: detail.into_owned() }
-                }));
+                    errors.push(FieldError { place: place.clone(), code, detail });
+                }
             }
         }
     }
+    Ok(())
 }
+
+/// A rule of `validator` that was written without one of our codes.
+#[derive(Debug, thiserror::Error)]
+#[error("a field was refused with the code {0}, which no caller knows")]
+struct UnknownCode(String);
 
 impl CreateBody {
     /// What survives: values that cannot be wrong. `None` where `validator` has said why, or nearly: amounts and
@@ -309,11 +318,7 @@ impl CreateBody {
         let money = match Money::new(amount, currency) {
             Ok(money) => money,
             Err(error @ (AmountError::NotAMultipleOfTen | AmountError::OutOfRange)) => {
-                errors.push(FieldError {
-                    place: Place::Pointer("/amount".to_owned()),
-                    code: "out_of_range",
-                    detail: error.to_string(),
-                });
+                errors.push(error_at("/amount", FieldCode::OutOfRange, error.to_string()));
                 return None;
             }
         };
@@ -472,6 +477,17 @@ mod tests {
             let refused = read_capture(tree(body)).unwrap_err();
             assert_eq!(errors(&refused), [(pointer.to_owned(), code.to_owned())], "{body}");
         }
+    }
+
+    #[test]
+    fn a_rule_without_a_code_of_ours_is_a_fault_and_no_other_refusal() {
+        #[derive(Validate)]
+        struct Body {
+            #[validate(length(max = 1))]
+            text: String,
+        }
+        let refused = judge(&Body { text: "long".to_owned() }, &mut Vec::new()).unwrap_err();
+        assert_eq!(refused.status(), 500);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Pages for people: the OpenAPI document, its UI, and what each code means. They load nothing from anywhere else.
 
 use crate::http::{openapi, samples};
-use crate::problem::{Code, FIELD_CODES, FieldCode, Problem};
+use crate::problem::{Code, FieldCode, Problem};
 use axum::Router;
 use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -72,9 +73,10 @@ fn vendored(content_type: &'static str, name: &str) -> Result<Response, Problem>
     Ok(response)
 }
 
-async fn page(path: Option<Path<String>>) -> Result<Response, Problem> {
+async fn page(path: Result<Path<String>, PathRejection>) -> Result<Response, Problem> {
+    // what is not UTF-8 is no code either
     let name = path.map(|Path(name)| name).unwrap_or_default();
-    let text = match (Code::parse(&name), FIELD_CODES.iter().find(|code| code.name == name)) {
+    let text = match (Code::parse(&name), FieldCode::parse(&name)) {
         (Some(code), _) => code_page(code),
         (None, Some(code)) => field_code_page(code),
         (None, None) => return Err(Problem::new(Code::NotFound, "There is no such code.")),
@@ -138,13 +140,13 @@ fn code_page(code: Code) -> String {
     );
     if code == Code::ValidationFailed {
         content.push_str("<h2>The codes in errors</h2>\n<dl>\n");
-        for field in &FIELD_CODES {
+        for field in FieldCode::ALL {
             let _ = writeln!(
                 content,
                 "<dt id=\"{0}\"><a href=\"/docs/errors/{0}\"><code>{0}</code></a></dt><dd>{1} {2}</dd>",
-                field.name,
-                escape(field.meaning),
-                escape(field.advice),
+                field.name(),
+                escape(field.meaning()),
+                escape(field.advice()),
             );
         }
         content.push_str("</dl>\n");
@@ -153,16 +155,16 @@ fn code_page(code: Code) -> String {
     html(code.title(), &content)
 }
 
-fn field_code_page(code: &FieldCode) -> String {
+fn field_code_page(code: FieldCode) -> String {
     let content = format!(
         "<h1><code>{}</code></h1>\n<p class=\"code\">in the <code>errors</code> of \
          <a href=\"/docs/errors/validation_failed\"><code>validation_failed</code></a></p>\n\
          <h2>What it means</h2>\n<p>{}</p>\n<h2>What to do now</h2>\n<p>{}</p>\n",
-        code.name,
-        escape(code.meaning),
-        escape(code.advice),
+        code.name(),
+        escape(code.meaning()),
+        escape(code.advice()),
     );
-    html(code.name, &content)
+    html(code.name(), &content)
 }
 
 #[cfg(test)]
@@ -170,7 +172,7 @@ mod tests {
     use super::*;
 
     async fn text_of(name: &str) -> Option<String> {
-        let response = page(Some(Path(name.to_owned()))).await.ok()?;
+        let response = page(Ok(Path(name.to_owned()))).await.ok()?;
         let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
         Some(String::from_utf8(bytes.to_vec()).unwrap())
     }
@@ -184,10 +186,10 @@ mod tests {
             }
             assert!(index().contains(&format!("/docs/errors/{}\"", code.name())));
         }
-        for code in &FIELD_CODES {
-            assert!(text_of(code.name).await.is_some());
-            assert!(code_page(Code::ValidationFailed).contains(&format!("<dt id=\"{}\">", code.name)));
-            assert!(Code::parse(code.name).is_none(), "{}: two pages would have one address", code.name);
+        for code in FieldCode::ALL {
+            assert!(text_of(code.name()).await.is_some());
+            assert!(code_page(Code::ValidationFailed).contains(&format!("<dt id=\"{}\">", code.name())));
+            assert!(Code::parse(code.name()).is_none(), "{code:?}: two pages would have one address");
         }
         for name in ["", "nothing", "Unauthorized", "../unauthorized"] {
             assert_eq!(text_of(name).await, None, "{name}");

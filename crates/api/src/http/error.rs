@@ -23,16 +23,37 @@ impl IntoResponse for Problem {
     }
 }
 
+/// What problems are written in.
+pub const CONTENT_TYPE: &str = "application/problem+json";
+
 /// The layer that writes the bodies of problems.
 pub async fn render(request: Request, next: Next) -> Response {
     let trace_id = request.extensions().get::<RequestTrace>().map(|trace| trace.0.trace_id.to_string());
     let mut response = next.run(request).await;
-    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        let content_type = HeaderValue::from_static("application/problem+json");
+    let problem = response.extensions_mut().remove::<Problem>().or_else(|| in_place_of(&response));
+    if let Some(problem) = problem {
+        let content_type = HeaderValue::from_static(CONTENT_TYPE);
         response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        *response.status_mut() = problem.status();
         *response.body_mut() = Body::from(problem.body(trace_id.as_deref().unwrap_or_default()));
     }
     response
+}
+
+/// The framework says why it refuses in plain text. No handler leaves that to it, and if one does, callers get the shape
+/// that they know.
+fn in_place_of(response: &Response) -> Option<Problem> {
+    let status = response.status();
+    let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|content_type| {
+        [CONTENT_TYPE.as_bytes(), b"application/json"].contains(&content_type.as_bytes())
+    });
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
+        return None;
+    }
+    tracing::error!(%status, "a refusal of the framework's own");
+    let code = Code::ALL.iter().copied().find(|code| code.status() == status).unwrap_or(Code::Internal);
+    Some(Problem::new(code, code.meaning()))
 }
 
 /// What the database's errors are to callers. A fault is logged here, where it ends.
@@ -54,6 +75,42 @@ impl From<StoreError> for Problem {
                 )
             }
             fault @ (StoreError::Fault(_) | StoreError::Unreadable(_)) => Self::fault(&fault),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::extract::Query;
+    use axum::http::StatusCode;
+    use axum::routing::get;
+    use axum::{Json, Router, middleware};
+    use std::collections::HashMap;
+    use tower::ServiceExt;
+
+    #[tokio::test]
+    async fn what_the_framework_refuses_by_itself_is_a_problem() {
+        let routes = Router::new()
+            .route("/query", get(|_: Query<HashMap<String, u8>>| async { "" }))
+            .route("/body", get(async |_: Json<u8>| ""))
+            .route("/teapot", get(async || StatusCode::IM_A_TEAPOT))
+            .route("/ready", get(async || (StatusCode::SERVICE_UNAVAILABLE, Json("unready"))))
+            .layer(middleware::from_fn(render));
+        for (path, code) in [
+            ("/query?a=x", Some("malformed_json")),
+            ("/body", Some("unsupported_media_type")),
+            ("/teapot", Some("internal")),
+            ("/ready", None),
+        ] {
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            let response = routes.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.headers()[header::CONTENT_TYPE] == CONTENT_TYPE, code.is_some(), "{path}");
+            let status = response.status().as_u16();
+            let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(body["code"].as_str(), code, "{path}");
+            assert!(code.is_none() || body["status"] == status, "{path}: {body}");
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::http::json::{self, Json};
 use crate::http::prefer::Prefer;
-use crate::problem::{Code, Problem};
+use crate::problem::{Code, FieldCode, Problem};
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
@@ -62,6 +62,7 @@ impl MoneyPost {
 
     async fn read(request: Request, body_is_optional: bool) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
+        check_content_coding(&parts.headers)?;
         let body = match check_media_type(&parts.headers) {
             Ok(()) => read(&parts.headers, body).await?,
             Err(refused) if body_is_optional => match read(&parts.headers, body).await {
@@ -111,6 +112,15 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     if json && utf8 { Ok(()) } else { Err(refuse()) }
 }
 
+/// A body that is packed is none that we read: nobody says how much comes out of it.
+fn check_content_coding(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut lines = headers.get_all(header::CONTENT_ENCODING).iter();
+    if lines.all(|line| line.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Ok(());
+    }
+    Err(Problem::new(Code::UnsupportedMediaType, "Send the body as it is, without Content-Encoding."))
+}
+
 async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
     let too_large =
         || Problem::new(Code::PayloadTooLarge, format!("The body may have at most {MAX_BODY} bytes."));
@@ -122,7 +132,10 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
     match Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        Err(_) => Err(Problem::new(Code::MalformedJson, "The body ended before it was complete.")),
+        Err(_) => Err(Problem::new(
+            Code::MalformedJson,
+            "The body cannot be read to its end: it is cut off, or its chunks are malformed.",
+        )),
     }
 }
 
@@ -133,13 +146,14 @@ fn idempotency_key(headers: &HeaderMap) -> Result<IdempotencyKey, Problem> {
     match (lines.next(), lines.next()) {
         (None, _) => Err(refused(
             Code::IdempotencyKeyMissing,
-            "required",
+            FieldCode::Required,
             "must have a value of your own, such as a UUID, and the same one when you try again",
         )),
         (Some(_), Some(_)) => {
-            Err(refused(Code::IdempotencyKeyInvalid, "unsupported", "must not be repeated"))
+            Err(refused(Code::IdempotencyKeyInvalid, FieldCode::Unsupported, "must not be repeated"))
         }
-        (Some(line), None) => IdempotencyKey::parse(line.as_bytes())
-            .map_err(|error| refused(Code::IdempotencyKeyInvalid, "unsupported", &error.to_string())),
+        (Some(line), None) => IdempotencyKey::parse(line.as_bytes()).map_err(|error| {
+            refused(Code::IdempotencyKeyInvalid, FieldCode::Unsupported, &error.to_string())
+        }),
     }
 }

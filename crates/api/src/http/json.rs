@@ -1,6 +1,7 @@
 //! Reading a body: I-JSON (RFC 7493) first, then one object at a time, collecting every field error on the way.
 
-use crate::problem::{Code, FieldError, Place, Problem};
+use crate::problem::{Code, FieldCode, FieldError, Place, Problem};
+use domain::text::{MetadataKey, TextError};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 
@@ -17,10 +18,8 @@ pub enum Json {
     Null,
     /// `true` or `false`
     Bool,
-    /// A number without fraction or exponent that fits.
+    /// A number without fraction or exponent. One that does not fit is the nearest that does, out of every field's range.
     Integer(i64),
-    /// An integer that does not fit.
-    Huge,
     /// Any other number.
     Fraction,
     /// A string.
@@ -42,10 +41,15 @@ pub fn parse(body: &[u8]) -> Result<Json, Problem> {
             format!("The body is not UTF-8 from byte {} on.", error.valid_up_to()),
         )
     })?;
+    if text.starts_with('\u{feff}') {
+        let detail = "The body is not I-JSON (RFC 7493): it begins with a byte order mark.";
+        return Err(Problem::new(Code::MalformedJson, detail));
+    }
     let mut reader = serde_json::Deserializer::from_str(text);
     // every string is decoded, so a lone surrogate is found in members that nobody reads as well
     let value = Depth(0).deserialize(&mut reader);
     value.and_then(|value| reader.end().map(|()| value)).map_err(|error| {
+        // the parser's own words and ours name rules and positions; only typed reading would quote what was sent
         Problem::new(Code::MalformedJson, format!("The body is not I-JSON (RFC 7493): {error}."))
     })
 }
@@ -91,11 +95,15 @@ impl<'de> Visitor<'de> for Depth {
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
-        Ok(i64::try_from(value).map_or(Json::Huge, Json::Integer))
+        Ok(Json::Integer(i64::try_from(value).unwrap_or(i64::MAX)))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
-        Ok(if value.abs() >= EXACT { Json::Huge } else { Json::Fraction })
+        Ok(match value {
+            EXACT.. => Json::Integer(i64::MAX),
+            _ if value <= -EXACT => Json::Integer(i64::MIN),
+            _ => Json::Fraction,
+        })
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Json, E> {
@@ -130,6 +138,7 @@ impl<'de> Visitor<'de> for Depth {
 pub struct Fields<'e> {
     at: String,
     members: Vec<(String, Json)>,
+    known: Vec<&'static str>,
     errors: &'e mut Vec<FieldError>,
 }
 
@@ -139,46 +148,47 @@ impl<'e> Fields<'e> {
         let members = match body {
             Json::Object(members) => members,
             _ => {
-                errors.push(error(String::new(), "wrong_type", "the body must be an object".to_owned()));
+                errors.push(error(
+                    String::new(),
+                    FieldCode::WrongType,
+                    "the body must be an object".to_owned(),
+                ));
                 Vec::new()
             }
         };
-        Self { at: String::new(), members, errors }
+        Self { at: String::new(), members, known: Vec::new(), errors }
     }
 
+    /// Where a field is.
     fn pointer(&self, name: &str) -> String {
         format!("{}/{}", self.at, name.replace('~', "~0").replace('/', "~1"))
     }
 
     /// A member that is there and not null.
-    fn take(&mut self, name: &str) -> Option<Json> {
+    fn take(&mut self, name: &'static str) -> Option<Json> {
+        self.known.push(name);
         let at = self.members.iter().position(|(member, _)| member == name)?;
         Some(self.members.swap_remove(at).1).filter(|value| *value != Json::Null)
     }
 
-    fn wrong_type(&mut self, name: &str, expected: &str) {
+    fn wrong_type(&mut self, name: &'static str, expected: &str) {
         let pointer = self.pointer(name);
-        self.errors.push(error(pointer, "wrong_type", format!("must be {expected}")));
+        self.errors.push(error(pointer, FieldCode::WrongType, format!("must be {expected}")));
     }
 
     /// An integer, written as one.
-    pub fn integer(&mut self, name: &str) -> Option<i64> {
+    pub fn integer(&mut self, name: &'static str) -> Option<i64> {
         match self.take(name)? {
             Json::Integer(value) => Some(value),
-            Json::Huge => {
-                let pointer = self.pointer(name);
-                self.errors.push(error(pointer, "out_of_range", "is too large".to_owned()));
-                None
-            }
             _ => {
-                self.wrong_type(name, "an integer without fraction, exponent or quotes");
+                self.wrong_type(name, "a positive integer without fraction, exponent or quotes");
                 None
             }
         }
     }
 
     /// A string.
-    pub fn string(&mut self, name: &str) -> Option<String> {
+    pub fn string(&mut self, name: &'static str) -> Option<String> {
         match self.take(name)? {
             Json::String(value) => Some(value),
             _ => {
@@ -189,7 +199,7 @@ impl<'e> Fields<'e> {
     }
 
     /// The members of an object; none if it is absent.
-    pub fn object(&mut self, name: &str) -> Fields<'_> {
+    pub fn object(&mut self, name: &'static str) -> Fields<'_> {
         let at = self.pointer(name);
         let members = match self.take(name) {
             Some(Json::Object(members)) => members,
@@ -199,32 +209,70 @@ impl<'e> Fields<'e> {
                 Vec::new()
             }
         };
-        Fields { at, members, errors: self.errors }
+        Fields { at, members, known: Vec::new(), errors: self.errors }
     }
 
-    /// All members, as strings, each with its pointer. A member that is null is as if it were absent.
-    pub fn strings(mut self) -> (Vec<(String, String, String)>, &'e mut Vec<FieldError>) {
-        let mut entries = Vec::new();
-        for (name, value) in std::mem::take(&mut self.members) {
-            match value {
-                Json::String(value) => entries.push((self.pointer(&name), name, value)),
-                Json::Null => {}
-                _ => self.wrong_type(&name, "a string"),
+    /// All members, whose names are the caller's. One that is null is as if it were absent.
+    pub fn entries(mut self) -> (Vec<Entry>, &'e mut Vec<FieldError>) {
+        let members = std::mem::take(&mut self.members).into_iter();
+        let entries = members.filter(|(_, value)| *value != Json::Null).map(|(name, value)| {
+            let text = match value {
+                Json::String(text) => Some(text),
+                _ => None,
+            };
+            match MetadataKey::parse(&name) {
+                Ok(key) => Entry { pointer: self.pointer(&name), name: Ok(key), text },
+                Err(error) => Entry { pointer: self.at.clone(), name: Err(error), text },
             }
-        }
-        (entries, self.errors)
+        });
+        (entries.collect(), self.errors)
     }
 
-    /// Whatever was not taken is not known.
+    /// Whatever was not taken is not known. Its name is told if it is one that metadata could have: no longer, and
+    /// nothing that is invisible or secret. Otherwise the error is its parent's.
     pub fn finish(self) {
         for (name, _) in &self.members {
-            let detail = "is not a field of this request".to_owned();
-            self.errors.push(error(self.pointer(name), "unknown_field", detail));
+            let (pointer, detail) = match MetadataKey::parse(name) {
+                Ok(_) => {
+                    let detail = "is not a field of this request";
+                    let meant = closest(name, &self.known);
+                    let detail =
+                        meant.map_or(detail.to_owned(), |meant| format!("{detail}; did you mean {meant}?"));
+                    (self.pointer(name), detail)
+                }
+                Err(error) => (self.at.clone(), format!("has a field that no request has: its name {error}")),
+            };
+            self.errors.push(error(pointer, FieldCode::UnknownField, detail));
         }
     }
 }
 
-fn error(pointer: String, code: &'static str, detail: String) -> FieldError {
+/// A member whose name the caller chose.
+pub struct Entry {
+    /// The member's own, or its parent's if the name is none.
+    pub pointer: String,
+    /// The name.
+    pub name: Result<MetadataKey, TextError>,
+    /// The value, if it is a string.
+    pub text: Option<String>,
+}
+
+/// The name that was most likely meant, by letters and digits alone: `returnUrl` is `return_url`.
+pub(super) fn closest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    let letters = |name: &str| {
+        name.chars().filter(|c| c.is_alphanumeric()).map(|c| c.to_ascii_lowercase()).collect::<String>()
+    };
+    let name = letters(name);
+    known
+        .iter()
+        .map(|known| (strsim::osa_distance(&name, &letters(known)), *known))
+        // one slip in three letters is a slip, more is another word
+        .filter(|(slips, known)| slips.saturating_mul(3) <= known.len())
+        .min()
+        .map(|(_, known)| known)
+}
+
+fn error(pointer: String, code: FieldCode, detail: String) -> FieldError {
     FieldError { place: Place::Pointer(pointer), code, detail }
 }
 
@@ -252,9 +300,14 @@ mod tests {
             "{\"x\":{\"a\":1,\"a\":1}}",
             "{\"x\":\"\\ud800\"}",
             "{\"x\":[\"\\udc00\"]}",
+            "{\"\\ud800\":1}",
+            "{\"x\":[{\"\\udfff\\ud800\":1}]}",
+            "{\"x\":[{\"a\":1,\"\\u0061\":1}]}",
             "[NaN]",
             "[01]",
             "{\"a\":1e400}",
+            "{\"a\":-1e400}",
+            &format!("{{\"a\":{}}}", "9".repeat(60_000)),
         ] {
             assert_eq!(refused(body.as_bytes()), "malformed_json", "{body}");
         }
@@ -275,8 +328,10 @@ mod tests {
             ("-1", Json::Integer(-1)),
             ("10.0", Json::Fraction),
             ("1e3", Json::Fraction),
-            ("9223372036854775808", Json::Huge),
-            ("123456789012345678901234567890", Json::Huge),
+            ("-0", Json::Fraction),
+            ("9223372036854775808", Json::Integer(i64::MAX)),
+            ("123456789012345678901234567890", Json::Integer(i64::MAX)),
+            ("-123456789012345678901234567890", Json::Integer(i64::MIN)),
         ] {
             assert_eq!(parse(text.as_bytes()).unwrap(), value, "{text}");
         }
@@ -294,7 +349,7 @@ mod tests {
         assert_eq!(customer.string("name"), None);
         customer.finish();
         fields.finish();
-        let seen: Vec<_> = errors.iter().map(|e| (e.place.clone(), e.code)).collect();
+        let seen: Vec<_> = errors.iter().map(|e| (e.place.clone(), e.code.name())).collect();
         for expected in [
             ("/amount", "wrong_type"),
             ("/customer/name", "wrong_type"),
@@ -307,6 +362,40 @@ mod tests {
             );
         }
         assert_eq!(seen.len(), 4);
+    }
+
+    #[test]
+    fn a_name_that_was_meant_is_offered() {
+        let known = ["amount", "currency", "payment_method", "return_url", "customer"];
+        for (name, meant) in [
+            ("amuont", Some("amount")),
+            ("Amount", Some("amount")),
+            ("amounts", Some("amount")),
+            ("paymentMethod", Some("payment_method")),
+            ("return-url", Some("return_url")),
+            ("costumer", Some("customer")),
+            ("card", None),
+            ("phone", None),
+            ("", None),
+        ] {
+            assert_eq!(closest(name, &known), meant, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_not_repeated() {
+        let long = "x".repeat(60_000);
+        for name in ["", "a\u{202e}b", "\0", "\n", " ", long.as_str()] {
+            let body = serde_json::json!({ "customer": { name: 1 } }).to_string();
+            let mut errors = Vec::new();
+            let mut fields = Fields::of(parse(body.as_bytes()).unwrap(), &mut errors);
+            fields.object("customer").finish();
+            fields.finish();
+            let [error] = errors.as_slice() else { panic!("{errors:?}") };
+            assert_eq!(error.place, Place::Pointer("/customer".to_owned()), "{name:?}");
+            assert_eq!(error.code, FieldCode::UnknownField);
+            assert!(error.detail.len() < 200 && !error.detail.chars().any(char::is_control), "{error:?}");
+        }
     }
 
     proptest! {

@@ -1,15 +1,18 @@
 //! The parameters of lists, and their cursors.
 
-use crate::problem::{FieldError, Place, Problem};
+use crate::http::bodies::text_code;
+use crate::http::json::closest;
+use crate::problem::{FieldCode, FieldError, Place, Problem};
 use crate::schema;
 use domain::id::PaymentId;
 use domain::payment::Status;
-use domain::text::Reference;
+use domain::text::{MetadataKey, Reference};
 use percent_encoding::percent_decode_str;
 use persistence::payments::Filter;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
+use std::collections::HashSet;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
@@ -95,7 +98,11 @@ fn digest(scope: &[u8]) -> String {
 }
 
 /// Why a parameter is refused: a code, and what to do.
-type Refused = (&'static str, &'static str);
+type Refused = (FieldCode, Cow<'static, str>);
+
+const fn refused(code: FieldCode, detail: &'static str) -> Refused {
+    (code, Cow::Borrowed(detail))
+}
 
 /// The parameters of a list, read one by one.
 #[derive(Default)]
@@ -106,36 +113,45 @@ struct Parameters {
 }
 
 impl Parameters {
-    /// Reads a query string. `limit` and `cursor` are of every list; `take` is given the others.
+    /// Reads a query string. `limit` and `cursor` are of every list; `take` is given those in `others`.
     fn read(
         query: &str,
+        others: &[&'static str],
         may_repeat: &[&str],
         mut take: impl FnMut(&str, &str) -> Result<(), Refused>,
     ) -> Self {
         let mut read = Self::default();
-        let mut seen: Vec<String> = Vec::new();
+        let mut seen = HashSet::new();
+        let known = [&["limit", "cursor"], others].concat();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (Some(name), Some(value)) = (decode(name), decode(value)) else {
-                read.errors.push(error("query", "unsupported", "is not UTF-8"));
+            let Some(name) = decode(name).filter(|name| MetadataKey::parse(name).is_ok()) else {
+                let detail = "has a parameter whose name is none; is it percent-encoded UTF-8?";
+                read.errors.push(error("query", refused(FieldCode::UnknownField, detail)));
                 continue;
             };
-            if seen.contains(&name) && !may_repeat.contains(&name.as_str()) {
-                read.errors.push(error(&name, "unsupported", "must not be repeated"));
-                continue;
-            }
-            let taken = match name.as_str() {
-                "limit" => limit(&value).map(|limit| read.limit = Some(limit)),
-                "cursor" => {
-                    read.cursor = Some(value);
-                    Ok(())
+            let taken = if !known.contains(&name.as_str()) {
+                let detail = "is not a parameter of this list";
+                let meant = closest(&name, &known);
+                let detail =
+                    meant.map_or(detail.into(), |meant| format!("{detail}; did you mean {meant}?").into());
+                Err((FieldCode::UnknownField, detail))
+            } else if !seen.insert(name.clone()) && !may_repeat.contains(&name.as_str()) {
+                Err(refused(FieldCode::Unsupported, "must not be repeated"))
+            } else {
+                match (name.as_str(), decode(value)) {
+                    (_, None) => Err(refused(FieldCode::Unsupported, "must be percent-encoded UTF-8")),
+                    ("limit", Some(value)) => limit(&value).map(|limit| read.limit = Some(limit)),
+                    ("cursor", Some(value)) => {
+                        read.cursor = Some(value);
+                        Ok(())
+                    }
+                    (other, Some(value)) => take(other, &value),
                 }
-                other => take(other, &value),
             };
-            if let Err((code, detail)) = taken {
-                read.errors.push(error(&name, code, detail));
+            if let Err(refused) = taken {
+                read.errors.push(error(&name, refused));
             }
-            seen.push(name);
         }
         read
     }
@@ -145,7 +161,8 @@ impl Parameters {
         let page = Page { limit: self.limit.unwrap_or(DEFAULT_LIMIT), scope: digest(scope) };
         let place = self.cursor.as_deref().map(|cursor| page.place(cursor));
         if place == Some(None) {
-            self.errors.push(error("cursor", "unsupported", "is none that was given out for these filters"));
+            let detail = "is none that was given out for these filters";
+            self.errors.push(error("cursor", refused(FieldCode::Unsupported, detail)));
         }
         if self.errors.is_empty() {
             Ok((place.flatten(), page))
@@ -156,11 +173,12 @@ impl Parameters {
 }
 
 fn limit(value: &str) -> Result<u8, Refused> {
-    let number: u64 = value.parse().map_err(|_| ("wrong_type", "must be a number from 1 to 100"))?;
+    let number: u64 =
+        value.parse().map_err(|_| refused(FieldCode::WrongType, "must be a number from 1 to 100"))?;
     u8::try_from(number)
         .ok()
         .filter(|n| (1..=MAX_LIMIT).contains(n))
-        .ok_or(("out_of_range", "must be from 1 to 100"))
+        .ok_or(refused(FieldCode::OutOfRange, "must be from 1 to 100"))
 }
 
 fn parameter(name: &str, description: &str, schema: impl Into<RefOr<Schema>>) -> Parameter {
@@ -189,14 +207,12 @@ impl IntoParams for Page {
     }
 }
 
-const UNKNOWN: Refused = ("unknown_field", "is not a parameter of this list");
-
 /// Reads the query string of a list without filters: where the page before ended, and the page.
 ///
 /// # Errors
 /// Every unknown, repeated or unreadable parameter, at once.
 pub fn read_page(query: &str, list: &str) -> Result<(Option<u128>, Page), Problem> {
-    Parameters::read(query, &[], |_, _| Err(UNKNOWN)).page(list.as_bytes())
+    Parameters::read(query, &[], &[], |_, _| Ok(())).page(list.as_bytes())
 }
 
 /// A list of payments that was asked for.
@@ -238,24 +254,25 @@ impl IntoParams for Query {
 pub fn read_payments_query(query: &str) -> Result<Query, Problem> {
     let mut filter =
         Filter { statuses: Vec::new(), open: false, reference: None, created_from: None, created_to: None };
-    let parameters = Parameters::read(query, &["status"], |name, value| match name {
+    let others = ["status", "open", "reference", "created_from", "created_to"];
+    let parameters = Parameters::read(query, &others, &["status"], |name, value| match name {
         "status" => Status::parse(value)
             .map(|status| filter.statuses.push(status))
-            .ok_or(("unsupported", "must be a status of a payment")),
+            .ok_or(refused(FieldCode::Unsupported, "must be a status of a payment")),
         "open" => match value {
             "true" => {
                 filter.open = true;
                 Ok(())
             }
             "false" => Ok(()),
-            _ => Err(("wrong_type", "must be true or false")),
+            _ => Err(refused(FieldCode::WrongType, "must be true or false")),
         },
         "reference" => Reference::parse(value)
             .map(|reference| filter.reference = Some(reference))
-            .map_err(|_| ("unsupported", "must be what a reference can be")),
+            .map_err(|error| (text_code(&error), error.to_string().into())),
         "created_from" => time_of(value).map(|at| filter.created_from = Some(at)),
         "created_to" => time_of(value).map(|at| filter.created_to = Some(at)),
-        _ => Err(UNKNOWN),
+        _ => Ok(()),
     });
     if filter.statuses.is_empty() {
         filter.statuses = Status::ALL.to_vec();
@@ -267,11 +284,20 @@ pub fn read_payments_query(query: &str) -> Result<Query, Problem> {
     Ok(Query { filter, cursor: place.map(|at| PaymentId(Uuid::from_u128(at))), page })
 }
 
-fn error(name: &str, code: &'static str, detail: &str) -> FieldError {
-    FieldError { place: Place::Parameter(name.to_owned()), code, detail: detail.to_owned() }
+fn error(name: &str, (code, detail): Refused) -> FieldError {
+    FieldError { place: Place::Parameter(name.to_owned()), code, detail: detail.into_owned() }
 }
 
+/// A name or value of a query (WHATWG URL, section 5.1), but for a percent sign that encodes nothing: what was meant by
+/// that, nobody knows.
 fn decode(text: &str) -> Option<String> {
+    let encodes = |after: &str| {
+        let mut digits = after.bytes().take(2);
+        digits.len() == 2 && digits.all(|digit| digit.is_ascii_hexdigit())
+    };
+    if !text.split('%').skip(1).all(encodes) {
+        return None;
+    }
     let spaces = text.replace('+', " ");
     percent_decode_str(&spaces).decode_utf8().ok().map(Cow::into_owned)
 }
@@ -282,7 +308,7 @@ fn time_of(text: &str) -> Result<OffsetDateTime, Refused> {
     OffsetDateTime::parse(&text, &Rfc3339)
         .ok()
         .filter(|at| (1..=9998).contains(&at.to_offset(time::UtcOffset::UTC).year()))
-        .ok_or(("wrong_type", "must be a time of RFC 3339, such as 2026-01-31T12:00:00Z"))
+        .ok_or(refused(FieldCode::WrongType, "must be a time of RFC 3339, such as 2026-01-31T12:00:00Z"))
 }
 
 /// What tells one choice of filters from another.
@@ -303,6 +329,7 @@ fn scope(filter: &Filter) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::problem::MAX_ERRORS;
     use proptest::prelude::*;
 
     fn refused(query: &str) -> Vec<(String, String)> {
@@ -336,15 +363,29 @@ mod tests {
             ("page=2", "page", "unknown_field"),
             ("status=paid", "status", "unsupported"),
             ("open=1", "open", "wrong_type"),
-            ("reference=", "reference", "unsupported"),
+            ("reference=", "reference", "too_short"),
+            ("reference=%00", "reference", "forbidden_character"),
+            ("reference=a%E2%80%AEb", "reference", "forbidden_character"),
             ("created_to=yesterday", "created_to", "wrong_type"),
             ("cursor=x", "cursor", "unsupported"),
             ("cursor=", "cursor", "unsupported"),
-            ("reference=%ff", "query", "unsupported"),
+            ("reference=%ff", "reference", "unsupported"),
+            ("reference=%zz", "reference", "unsupported"),
+            ("reference=100%", "reference", "unsupported"),
+            ("reference=%e", "reference", "unsupported"),
+            ("%ff=1", "query", "unknown_field"),
+            ("a%0ab=1", "query", "unknown_field"),
+            ("=1", "query", "unknown_field"),
+            ("limit%3d5", "limit=5", "unknown_field"),
         ] {
             assert_eq!(refused(query), [(name.to_owned(), code.to_owned())], "{query}");
         }
         assert_eq!(refused("a=1&limit=0").len(), 2, "all at once");
+        let (long, many) = ("x".repeat(30_000), "&a=".repeat(10_000));
+        assert_eq!(refused(&long), [("query".to_owned(), "unknown_field".to_owned())]);
+        assert_eq!(refused(&many).len(), MAX_ERRORS);
+        let problem = read_payments_query("crated_from=x").unwrap_err().body("");
+        assert!(String::from_utf8(problem).unwrap().contains("did you mean created_from?"));
     }
 
     #[test]

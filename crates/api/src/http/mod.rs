@@ -21,7 +21,6 @@ use crate::middleware::{auth, limits, rate_limit, shed, trace};
 use crate::problem::{Code, Problem};
 use crate::state::App;
 use axum::Router;
-use axum::http::Method;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodRouter, get};
 use error::render;
@@ -76,8 +75,8 @@ fn layered(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
         .layer(from_fn_with_state(Arc::clone(app), limits::deadline));
     routes
         .fallback(|| async { Problem::new(Code::NotFound, "There is no such path.") })
-        .method_not_allowed_fallback(|method: Method| async move {
-            Problem::new(Code::MethodNotAllowed, format!("{method} is not allowed here; see Allow."))
+        .method_not_allowed_fallback(|| async {
+            Problem::new(Code::MethodNotAllowed, "This method is not allowed here; see Allow.")
         })
         .layer(layers)
         .with_state(Arc::clone(app))

@@ -5,7 +5,7 @@
 )]
 
 use crate::http::{prefer, samples, table};
-use crate::problem::Code;
+use crate::problem::{Code, MAX_ERRORS};
 use crate::schema;
 use domain::idempotency::MAX_KEY_LENGTH;
 use serde_json::{Map, Value, json};
@@ -361,7 +361,9 @@ fn problem_schema() -> Value {
             "detail": text("For people."),
             "code": schema::code(),
             "trace_id": schema::trace_id(),
-            "errors": { "type": "array", "items": reference("schemas", "FieldError"), "minItems": 1 },
+            "errors": {
+                "type": "array", "items": reference("schemas", "FieldError"), "minItems": 1, "maxItems": MAX_ERRORS,
+            },
         },
     })
 }

@@ -4,7 +4,7 @@
     reason = "a JSON object's index adds what is missing, and these are objects"
 )]
 
-use crate::problem::{Code, FieldError, Place, Problem};
+use crate::problem::{Code, FieldCode, FieldError, Place, Problem};
 use serde_json::{Value, json};
 
 // ids in samples
@@ -17,12 +17,12 @@ pub(super) fn problem(code: Code) -> Value {
         Code::ValidationFailed => Problem::validation(vec![
             FieldError {
                 place: Place::Pointer("/amount".to_owned()),
-                code: "out_of_range",
+                code: FieldCode::OutOfRange,
                 detail: "must be from 1 to 99999999 minor units".to_owned(),
             },
             FieldError {
                 place: Place::Pointer("/reference".to_owned()),
-                code: "required",
+                code: FieldCode::Required,
                 detail: "must be there".to_owned(),
             },
         ]),
@@ -30,11 +30,11 @@ pub(super) fn problem(code: Code) -> Value {
         Code::IdempotencyKeyMissing => Problem::of_header(
             code,
             "Idempotency-Key",
-            "required",
+            FieldCode::Required,
             "must have a value of your own, such as a UUID, and the same one when you try again",
         ),
         Code::IdempotencyKeyInvalid => {
-            Problem::of_header(code, "Idempotency-Key", "unsupported", "must not be repeated")
+            Problem::of_header(code, "Idempotency-Key", FieldCode::Unsupported, "must not be repeated")
         }
         Code::PaymentDeclined => Problem::new(code, "Your card was declined.")
             .with("payment", declined_payment(PAYMENT))

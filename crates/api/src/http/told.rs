@@ -7,7 +7,7 @@ use crate::middleware::auth::Caller;
 use crate::middleware::limits::Latest;
 use crate::middleware::shed::Slot;
 use crate::middleware::trace::RequestTrace;
-use crate::problem::{Code, FieldError, Place, Problem};
+use crate::problem::{Code, FieldCode, FieldError, Place, Problem};
 use crate::state::App;
 use axum::Extension;
 use axum::body::Body;
@@ -125,7 +125,7 @@ fn problem(refused: Refused) -> Problem {
             Refusal::RefundTooLarge { most } => Problem::too_large(Code::RefundAmountTooLarge, most),
             Refusal::Amount(error) => Problem::validation(vec![FieldError {
                 place: Place::Pointer("/amount".to_owned()),
-                code: "out_of_range",
+                code: FieldCode::OutOfRange,
                 detail: error.to_string(),
             }]),
         },

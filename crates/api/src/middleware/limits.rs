@@ -3,6 +3,7 @@
 
 use crate::http::prefer::Prefer;
 use crate::problem::{Code, Problem};
+use crate::server::TwoLengths;
 use crate::state::App;
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
@@ -73,7 +74,7 @@ impl Drop for Unread {
     }
 }
 
-/// Refuses headers that are too many or too large.
+/// Refuses headers that are too many or too large, and those of which two readers could understand two things.
 pub async fn headers(request: Request, next: Next) -> Response {
     let lines = request.headers().len();
     let bytes = request
@@ -87,7 +88,26 @@ pub async fn headers(request: Request, next: Next) -> Response {
             format!("At most {MAX_HEADER_LINES} header lines and {MAX_HEADER_BYTES} bytes are read.");
         return Problem::new(Code::HeadersTooLarge, detail).into_response();
     }
+    if let Some(detail) = ambiguity(&request) {
+        let problem = Problem::new(Code::MalformedJson, detail);
+        return problem.header(header::CONNECTION, HeaderValue::from_static("close")).into_response();
+    }
     next.run(request).await
+}
+
+/// What hyper lets pass of HTTP/1 (RFC 9112, sections 3.2 and 6.1), and a proxy before us may have read otherwise.
+fn ambiguity(request: &Request) -> Option<&'static str> {
+    if request.version() >= Version::HTTP_2 {
+        return None;
+    }
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        return Some("A request of HTTP/1.1 has exactly one Host line.");
+    }
+    let two_lengths = request.extensions().get::<TwoLengths>();
+    two_lengths
+        .is_some_and(TwoLengths::seen)
+        .then_some("A request has Transfer-Encoding or Content-Length, and never both.")
 }
 
 /// When waiting has to end, so that the answer is there in time. The time that a slow body took is over by then.

@@ -1,0 +1,304 @@
+//! Below hyper: what its parser of HTTP/1 answers by itself gets words, and a head that tells the length of its body in
+//! two ways is noticed, of which hyper shows only one.
+
+use crate::http::error::CONTENT_TYPE;
+use crate::problem::{Code, Problem};
+use domain::trace::TraceContext;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// So much of what a refused caller still sends is taken, and for so long: an answer that a reset overtakes is not read.
+const MAX_REST: usize = 1024 * 1024;
+const REST_TIME: Duration = Duration::from_secs(2);
+/// hyper's own answers are shorter.
+const MAX_OWN_ANSWER: usize = 512;
+
+/// Whether a connection has brought a head with both `Transfer-Encoding` and `Content-Length`. Whoever reads the other of
+/// the two sees another request behind this one (RFC 9112, section 11.2).
+#[derive(Debug, Clone, Default)]
+pub struct TwoLengths(Arc<AtomicBool>);
+
+impl TwoLengths {
+    /// It has.
+    #[must_use]
+    pub fn seen(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A connection as hyper sees it.
+pub(super) struct Connection<S> {
+    stream: S,
+    heads: Heads,
+    two_lengths: TwoLengths,
+    farewell: Option<Farewell>,
+}
+
+/// The answer in words, and what comes after it.
+struct Farewell {
+    answer: Vec<u8>,
+    written: usize,
+    taken: usize,
+    end: Pin<Box<Sleep>>,
+}
+
+impl<S> Connection<S> {
+    pub(super) fn new(stream: S) -> Self {
+        Self { stream, heads: Heads::default(), two_lengths: TwoLengths::default(), farewell: None }
+    }
+
+    pub(super) fn two_lengths(&self) -> TwoLengths {
+        self.two_lengths.clone()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Says it in words, and takes what the caller still sends.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>, code: Code) -> Poll<io::Result<()>> {
+        let Self { stream, farewell, .. } = self;
+        let farewell = farewell.get_or_insert_with(|| Farewell::of(code));
+        let mut stream = Pin::new(stream);
+        while let Some(rest) = farewell.answer.get(farewell.written..).filter(|rest| !rest.is_empty()) {
+            let written = ready!(stream.as_mut().poll_write(cx, rest))?;
+            farewell.written = farewell.written.saturating_add(written.max(1));
+        }
+        ready!(stream.as_mut().poll_shutdown(cx))?;
+        while farewell.taken < MAX_REST && farewell.end.as_mut().poll(cx).is_pending() {
+            let mut rest = [0; 4096];
+            let mut rest = ReadBuf::new(&mut rest);
+            ready!(stream.as_mut().poll_read(cx, &mut rest))?;
+            match rest.filled().len() {
+                0 => break,
+                more => farewell.taken = farewell.taken.saturating_add(more),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Farewell {
+    fn of(code: Code) -> Self {
+        let detail = match code {
+            Code::HeadersTooLarge => "The line of the request or its headers are too large.",
+            _ => "This is not a request of HTTP/1.1 (RFC 9112).",
+        };
+        let trace_id = TraceContext::random().trace_id.to_string();
+        let body = Problem::new(code, detail).body(&trace_id);
+        let head = format!(
+            "HTTP/1.1 {}\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: {}\r\nrequest-id: {trace_id}\r\n\
+             cache-control: no-store\r\nconnection: close\r\n\r\n",
+            code.status(),
+            body.len()
+        );
+        Self {
+            answer: [head.as_bytes(), &body].concat(),
+            written: 0,
+            taken: 0,
+            end: Box::pin(tokio::time::sleep_until(Instant::now() + REST_TIME)),
+        }
+    }
+}
+
+/// An answer of hyper's own at the end of what it writes: where it begins, and the code that it stands for. It has a status
+/// and nothing to say, and the connection ends with it.
+fn own_answer(bytes: &[u8]) -> Option<(usize, Code)> {
+    let bytes_before = bytes.len().saturating_sub(MAX_OWN_ANSWER);
+    let tail = bytes.get(bytes_before..)?.strip_suffix(b"\r\n\r\n")?;
+    let begin = tail.windows(7).rposition(|window| window == b"HTTP/1.")?;
+    let mut lines = std::str::from_utf8(tail.get(begin..)?).ok()?.split("\r\n");
+    let code = match lines.next()?.split(' ').nth(1)? {
+        "400" => Code::MalformedJson,
+        "414" | "431" => Code::HeadersTooLarge,
+        _ => return None,
+    };
+    let mut is_empty = false;
+    for line in lines {
+        match line.split_once(": ")? {
+            ("content-length", "0") => is_empty = true,
+            ("connection", "close") | ("date", _) => {}
+            _ => return None,
+        }
+    }
+    is_empty.then_some((bytes_before.saturating_add(begin), code))
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match own_answer(bytes) {
+            Some((0, code)) => {
+                ready!(self.poll_farewell(cx, code))?;
+                Poll::Ready(Ok(bytes.len()))
+            }
+            // what is before it first
+            Some((begin, _)) => {
+                Pin::new(&mut self.stream).poll_write(cx, bytes.get(..begin).unwrap_or_default())
+            }
+            None => Pin::new(&mut self.stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if slices.iter().any(|slice| own_answer(slice).is_some()) {
+            let first = slices.iter().find(|slice| !slice.is_empty());
+            return self.poll_write(cx, first.map_or(&[], |slice| slice));
+        }
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.farewell {
+            Some(_) => Poll::Ready(Ok(())),
+            None => Pin::new(&mut self.stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.farewell {
+            Some(_) => Poll::Ready(Ok(())),
+            None => Pin::new(&mut self.stream).poll_shutdown(cx),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        if self.heads.tell_two_lengths(buffer.filled().get(before..).unwrap_or_default()) {
+            self.two_lengths.0.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Lines of what was sent, heads and bodies alike: a body in JSON has no line that begins with a header's name, and any
+/// other is refused anyway.
+#[derive(Default)]
+struct Heads {
+    /// How the present line begins.
+    line: Vec<u8>,
+    transfer_encoding: bool,
+    content_length: bool,
+}
+
+impl Heads {
+    const TRANSFER_ENCODING: &[u8] = b"transfer-encoding:";
+    const CONTENT_LENGTH: &[u8] = b"content-length:";
+
+    /// Whether a head that both of them are in goes on or ends in these bytes.
+    fn tell_two_lengths(&mut self, bytes: &[u8]) -> bool {
+        let mut both = false;
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let room = Self::TRANSFER_ENCODING.len().saturating_sub(self.line.len());
+            self.line.extend(part.iter().take(room));
+            if !part.ends_with(b"\n") {
+                break;
+            }
+            let begins = |name: &[u8]| {
+                self.line.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name))
+            };
+            if matches!(self.line.as_slice(), b"\n" | b"\r\n") {
+                (self.transfer_encoding, self.content_length) = (false, false);
+            } else if begins(Self::TRANSFER_ENCODING) {
+                self.transfer_encoding = true;
+            } else if begins(Self::CONTENT_LENGTH) {
+                self.content_length = true;
+            }
+            both |= self.transfer_encoding && self.content_length;
+            self.line.clear();
+        }
+        both
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    const OWN: &str = "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\ndate: Sat, 31 Jan 2026 12:00:00 GMT\r\n\r\n";
+
+    #[test]
+    fn only_answers_without_words_are_taken_for_hypers_own() {
+        assert_eq!(own_answer(OWN.as_bytes()), Some((0, Code::HeadersTooLarge)));
+        assert_eq!(own_answer(format!("{{}}{OWN}").as_bytes()), Some((2, Code::HeadersTooLarge)));
+        let bad = OWN.replace("431 Request Header Fields Too Large", "400 Bad Request");
+        assert_eq!(own_answer(bad.as_bytes()), Some((0, Code::MalformedJson)));
+        let old = OWN.replace("HTTP/1.1 431 Request Header Fields Too Large", "HTTP/1.0 414 URI Too Long");
+        assert_eq!(own_answer(old.as_bytes()), Some((0, Code::HeadersTooLarge)));
+        for other in [
+            "",
+            "\r\n\r\n",
+            "HTTP/1.1 100 Continue\r\n\r\n",
+            "HTTP/1.1 400 Bad Request\r\n\r\n",
+            // our answers to HEAD
+            &OWN.replace("date:", "request-id: 1\r\ndate:"),
+            &OWN.replace("content-length: 0", "content-length: 300"),
+            &OWN.replace("431", "200"),
+            &format!("{OWN}{{}}"),
+        ] {
+            assert_eq!(own_answer(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_written_before_goes_first_and_then_words() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let mut connection = Connection::new(ours);
+        let writing = tokio::spawn(async move {
+            connection
+                .write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{{}}{OWN}").as_bytes())
+                .await
+        });
+        // it still sends while it is answered
+        theirs.write_all(&[b'x'; 900]).await.unwrap();
+        let mut read = String::new();
+        theirs.read_to_string(&mut read).await.unwrap();
+        drop(theirs);
+        writing.await.unwrap().unwrap();
+        let (first, second) = read.split_once("{}").unwrap();
+        assert!(
+            first.starts_with("HTTP/1.1 200") && second.starts_with("HTTP/1.1 431 Request Header"),
+            "{read}"
+        );
+        assert!(second.contains("\r\nrequest-id: ") && second.ends_with('}'), "{read}");
+        assert_eq!(read.matches("HTTP/1.1").count(), 2, "{read}");
+    }
+
+    #[test]
+    fn two_lengths_are_seen_in_one_head_however_it_is_cut() {
+        let both =
+            "POST / HTTP/1.1\r\nHost: a\r\nTRANSFER-encoding: chunked\r\nX: y\r\nContent-length:2\r\n\r\n{}";
+        for cut in 0..both.len() {
+            let (one, other) = both.as_bytes().split_at(cut);
+            let mut heads = Heads::default();
+            assert!(heads.tell_two_lengths(one) | heads.tell_two_lengths(other), "{cut}");
+        }
+        for one in [
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nPOST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}",
+            "POST / HTTP/1.1\nTransfer-Encoding: chunked\n\nPOST / HTTP/1.1\nContent-Length: 2\n\n{}",
+            "POST / HTTP/1.1\r\nContent-Length: 2\r\nX-Transfer-Encoding: chunked\r\n\r\n{}",
+            "POST / HTTP/1.1\r\nContent-Length: 99\r\n\r\n{\"description\": \"transfer-encoding: \",\r\n \"a\": 1}",
+        ] {
+            assert!(!Heads::default().tell_two_lengths(one.as_bytes()), "{one}");
+        }
+    }
+}
