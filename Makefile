@@ -10,7 +10,7 @@ WITH_DATABASE := cargo run --quiet --package devstack --example with_database --
 # One choice of packages for every build: another has other features, and builds half of the dependencies again.
 DRILL := cargo build --release --workspace --bins && PAYWRIGHT_BIN_DIR=target/release target/release/drill
 
-.PHONY: help run test ci lint sqlx openapi race proof bench drill test-images test-deploy
+.PHONY: help run test ci lint sqlx openapi test-corpora race proof bench drill test-images test-deploy
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -24,6 +24,7 @@ test: ## The whole test suite, against a real PostgreSQL that is found or instal
 
 ci: export NO_SKIP = 1
 ci: lint $(PYTHON)/interop test ## What must pass before a change lands, no test skipped
+	target/debug/drill corpora --every 20
 	target/debug/drill bugs
 	target/debug/drill crashes
 	target/debug/drill kills --debug --rate 12 --open 5
@@ -43,6 +44,10 @@ sqlx: $(SQLX) ## Write .sqlx anew, after a query or a migration changed
 openapi: ## Write docs/openapi.json anew, after a route or a limit changed
 	cargo build --workspace --bins
 	target/debug/paywright openapi > docs/openapi.json
+
+test-corpora: ## Naughty strings and every emoji through every field, header, path, query; CORPORA=folder: JSONTestSuite too
+	cargo build --workspace --bins
+	target/debug/drill corpora
 
 race: ## 500 rounds of 50 simultaneous creates through two processes: one charge each
 	$(DRILL) race
