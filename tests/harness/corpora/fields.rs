@@ -8,6 +8,7 @@ use super::texts::nfc;
 use super::watch::Fault;
 use crate::{Answer, RawRequest, payment};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// The key under which a text stands in metadata.
@@ -67,6 +68,14 @@ fn metadata(text: &str) -> Value {
     metadata.into()
 }
 
+/// Whether an unknown field or parameter is told of. A name that should not be repeated is not, because it is no name or
+/// might be a card number; then it is told of at `parent`, or masked.
+pub(super) fn names_unknown(errors: &BTreeMap<String, String>, name: &str, parent: &str) -> bool {
+    errors.contains_key(name)
+        || errors.get(parent).is_some_and(|code| code == "unknown_field")
+        || errors.values().any(|code| code == "card_number_refused")
+}
+
 /// Sends a body in which the text is everywhere. Gives the fields that nothing was said against.
 async fn everywhere(
     sender: &Sender<'_>,
@@ -82,8 +91,9 @@ async fn everywhere(
     let refuses = |pointer: &str| errors.contains_key(pointer);
     let mut open = Vec::new();
     let verdicts = fields.iter().map(|field| (*field, refuses(field.0)));
-    let of_key =
-        key.map(|field| (field, refuses(field.0) || refuses(&format!("/metadata/{}", escaped(text)))));
+    // at the key itself, masked or not, or at the object
+    let refuses_key = || errors.keys().any(|at| at.starts_with("/metadata") && at != "/metadata/a value");
+    let of_key = key.map(|field| (field, refuses_key()));
     for ((pointer, position, is_text), is_refused) in verdicts.chain(of_key) {
         sender.count(position, !is_refused);
         if !is_refused {
@@ -93,12 +103,10 @@ async fn everywhere(
             sender.blame(Fault::EmojiRefused, format_args!("{position}: {text:?}: {}", answer.json()));
         }
     }
-    // a name that might be a card number is not repeated
-    let is_masked = errors.values().any(|code| code == "card_number_refused");
     for (position, name) in unknown.into_iter().zip([UNKNOWN, text]) {
-        let is_named = refuses(&format!("/{}", escaped(name)));
+        let is_named = names_unknown(&errors, &format!("/{}", escaped(name)), "");
         sender.count(position, false);
-        if answer.status != 422 || !(is_named || is_masked) {
+        if answer.status != 422 || !is_named {
             sender.blame(Fault::Unnamed, format_args!("{position}: {text:?}: {}", answer.json()));
         }
     }

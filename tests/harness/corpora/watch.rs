@@ -103,10 +103,11 @@ impl Watch {
         if answer.status >= 500 {
             self.blame(Fault::ServerError, told(&answer, text));
         }
-        // bytes that are no HTTP never come as far as somebody who could explain
-        if answer.status == 400 && answer.body.is_empty() && answer.header("request-id").is_empty() {
+        // bytes that are no HTTP need not come as far as somebody who could explain
+        if is_below_http(&answer) {
             self.seen().not_http += 1;
-        } else if answer.status >= 300 {
+        }
+        if answer.status >= 300 && !(is_below_http(&answer) && answer.body.is_empty()) {
             self.judge_problem(&answer, text);
         }
         Some(answer)
@@ -116,7 +117,7 @@ impl Watch {
         let mut seen = self.seen();
         *seen.statuses.entry(answer.status).or_default() += 1;
         let id = answer.header("request-id");
-        if !id.is_empty() {
+        if !id.is_empty() && !is_below_http(answer) {
             seen.request_ids.insert(id.to_owned());
         }
     }
@@ -211,7 +212,7 @@ impl Watch {
         for (status, count) in &seen.statuses {
             figures.tell(&format!("  answered {status}"), count);
         }
-        figures.tell("  of them no HTTP: 400 without a word", seen.not_http);
+        figures.tell("  of them no HTTP", seen.not_http);
         figures.tell("different codes", seen.codes.len());
         figures.tell("accepted texts read back", seen.read_back);
         for (fault, name) in FAULTS {
@@ -242,6 +243,11 @@ impl Watch {
         });
         Positions { kinds: kinds.to_vec(), rows: rows.collect() }
     }
+}
+
+/// Whether an answer is one to what is no HTTP. It is given before there is a request that could be told of in the log.
+fn is_below_http(answer: &Answer) -> bool {
+    answer.status == 400 && answer.header("connection") == "close"
 }
 
 /// A text and what was answered.
