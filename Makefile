@@ -11,7 +11,7 @@ WITH_DATABASE := cargo run --quiet --package devstack --example with_database --
 DRILL := cargo build --release --workspace --bins && PAYWRIGHT_BIN_DIR=target/release target/release/drill
 FUZZ := cargo test --workspace --test fuzz
 
-.PHONY: help run test ci fuzz lint sqlx openapi race proof bench drill test-images test-deploy
+.PHONY: help run test ci fuzz lint sqlx openapi test-corpora race proof bench drill test-images test-deploy
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -26,6 +26,7 @@ test: ## The whole test suite, against a real PostgreSQL that is found or instal
 ci: export NO_SKIP = 1
 ci: lint $(PYTHON)/interop test ## What must pass before a change lands, no test skipped
 	FUZZ_SECONDS=30 $(FUZZ)
+	target/debug/drill corpora --every 20
 	target/debug/drill bugs
 	target/debug/drill crashes
 	target/debug/drill kills --debug --rate 12 --open 5
@@ -49,6 +50,10 @@ openapi: ## Write docs/openapi.json anew, after a route or a limit changed
 	cargo build --workspace --bins
 	target/debug/paywright openapi > docs/openapi.json
 
+test-corpora: ## Naughty strings and every emoji through every field, header, path, query; CORPORA=folder: JSONTestSuite too
+	cargo build --workspace --bins
+	target/debug/drill corpora
+
 race: ## 500 rounds of 50 simultaneous creates through two processes: one charge each
 	$(DRILL) race
 
@@ -61,7 +66,7 @@ proof: ## That nothing is charged twice or lost: bugs that are caught, 170 crash
 bench: ## Payments per second, beside pgbench with the same statements
 	$(DRILL) bench
 
-drill: ## One of the others: make drill NAME=refunds, duels, tenants, hangups, pages, model or migrations; or STORY=1
+drill: ## One of the others: make drill NAME=refunds, duels, tenants, hangups, pages, model or migrations; or STORY=1, 2
 	$(DRILL) $(if $(STORY),story $(STORY),$(NAME))
 
 test-images: ## Stand-ins for images, from Debian's packages, where no registry can be reached

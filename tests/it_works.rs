@@ -1,9 +1,9 @@
-//! The service that most tutorials end with, and the tests that it passes. What they do not ask is what the last one asks:
-//! the same as `make drill STORY=1`, for fewer customers.
+//! The service that most tutorials end with, and the tests that it passes. What they do not ask is what the last two ask:
+//! the same as `make drill STORY=1` and `STORY=2`, for fewer customers and names.
 
 use crate::support::id;
 use anyhow::Result;
-use e2e::{ItWorks, World, WorldOptions, double_charges, payment};
+use e2e::{ItWorks, World, WorldOptions, double_charges, mangled_names, payment};
 use serde_json::json;
 
 async fn stop(it_works: ItWorks, world: World) -> Result<()> {
@@ -81,12 +81,37 @@ async fn what_is_no_payment_is_refused() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_name_is_kept() -> Result<()> {
+    let world = World::start().await?;
+    let it_works = ItWorks::beside(&world).await?;
+    for (at, name) in ["Zoë", "Maria Anna Mozart, Salzburg", "👍"].into_iter().enumerate() {
+        let mut body = payment(&format!("order-{at}"));
+        body["customer_name"] = json!(name);
+        let created = it_works.api.create(&format!("key-{at}"), &body).await?;
+        assert_eq!((created.status, &created.json()["customer_name"]), (201, &json!(name)));
+    }
+    let mut body = payment("order-x");
+    body["customer_name"] = json!("x".repeat(41));
+    assert_eq!(it_works.api.create("key-x", &body).await?.status, 400);
+    stop(it_works, world).await
+}
+
+#[tokio::test]
 async fn mishaps_tell_it_from_this_service() -> Result<()> {
     let world =
         WorldOptions::default().set("PAYWRIGHT_PROVIDER_TIMEOUT", "3s").set("PAYWRIGHT_LEASE", "8500ms");
     let (there, mut here) = tokio::try_join!(world.clone().start(), world.start())?;
     let mut it_works = ItWorks::beside(&there).await?;
     double_charges(&mut it_works, &mut here, 3).await?.verdict()?;
+    here.finish().await?;
+    stop(it_works, there).await
+}
+
+#[tokio::test]
+async fn names_tell_it_from_this_service() -> Result<()> {
+    let (there, here) = tokio::try_join!(World::start(), World::start())?;
+    let it_works = ItWorks::beside(&there).await?;
+    mangled_names(&it_works, &here, 50).await?.verdict()?;
     here.finish().await?;
     stop(it_works, there).await
 }

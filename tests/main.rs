@@ -2,6 +2,7 @@
 
 mod capture_and_cancel;
 mod clients;
+mod corpora;
 mod coverage;
 mod crash;
 mod database_faults;

@@ -4,6 +4,7 @@
 
 mod bench;
 mod bugs;
+mod corpora;
 mod crashes;
 mod duels;
 mod hangups;
@@ -30,6 +31,7 @@ struct Cli {
 enum Drill {
     Bench(bench::Options),
     Bugs(bugs::Options),
+    Corpora(corpora::Options),
     Crashes(crashes::Options),
     Duels(duels::Options),
     Hangups(hangups::Options),
@@ -48,6 +50,7 @@ async fn main() -> Result<()> {
     match Cli::parse().drill {
         Drill::Bench(options) => bench::run(options).await,
         Drill::Bugs(options) => bugs::run(options).await,
+        Drill::Corpora(options) => corpora::run(options).await,
         Drill::Crashes(options) => crashes::run(options).await,
         Drill::Duels(options) => duels::run(options).await,
         Drill::Hangups(options) => hangups::run(options).await,
