@@ -1,9 +1,12 @@
 //! Problem details (RFC 9457): every answer that is no success, in one shape, from one list of codes.
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use domain::card;
 use domain::id::PaymentId;
 use domain::payment::{Payment, PendingOperation};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::collections::HashSet;
 
 macro_rules! codes {
     ($(
@@ -213,7 +216,7 @@ pub struct FieldCode {
 }
 
 /// Every code that `errors` can have.
-pub const FIELD_CODES: [FieldCode; 8] = [
+pub const FIELD_CODES: [FieldCode; 9] = [
     FieldCode {
         name: "required",
         meaning: "The field is missing, or null, and has no default.",
@@ -254,17 +257,25 @@ pub const FIELD_CODES: [FieldCode; 8] = [
         meaning: "The value is readable, but none that the field takes: a currency, a choice, a cursor of another list.",
         advice: "Send one of the values that the field takes; detail says which.",
     },
+    FieldCode {
+        name: "card_number_refused",
+        meaning: "What was sent holds a card number, or what looks like one. It is refused wherever it is, and was neither \
+                  stored nor logged.",
+        advice: "Never send card numbers here. Let the provider's library turn them into a token in the browser, and send \
+                 that. A number that is no card's, and looks like one by chance, may be sent in another form: with a \
+                 letter after every twelve digits, for example.",
+    },
 ];
 
 /// Where a field error is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Place {
     /// A JSON pointer (RFC 6901) into the body.
     Pointer(String),
     /// A query parameter.
     Parameter(String),
     /// A header.
-    Header(&'static str),
+    Header(Cow<'static, str>),
 }
 
 /// One thing that is wrong with a request.
@@ -279,14 +290,14 @@ pub struct FieldError {
 }
 
 impl FieldError {
+    /// Names are the caller's own, and may hold anything.
     fn to_json(&self) -> Value {
-        match &self.place {
-            Place::Pointer(pointer) => {
-                json!({ "pointer": pointer, "code": self.code, "detail": self.detail })
-            }
-            Place::Parameter(name) => json!({ "parameter": name, "code": self.code, "detail": self.detail }),
-            Place::Header(name) => json!({ "header": name, "code": self.code, "detail": self.detail }),
-        }
+        let (kind, name) = match &self.place {
+            Place::Pointer(pointer) => ("pointer", card::mask(pointer)),
+            Place::Parameter(name) => ("parameter", card::mask(name)),
+            Place::Header(name) => ("header", card::mask(name)),
+        };
+        json!({ kind: name, "code": self.code, "detail": card::mask(&self.detail) })
     }
 }
 
@@ -316,6 +327,16 @@ impl Problem {
             n => format!("{n} fields are not valid; see errors."),
         };
         Self { errors, ..Self::new(Code::ValidationFailed, detail) }
+    }
+
+    /// Invalid fields, and more of them. Of a place that was named already, what comes now is told.
+    #[must_use]
+    pub fn with_errors(self, more: Vec<FieldError>) -> Self {
+        let places: HashSet<&Place> = more.iter().map(|error| &error.place).collect();
+        let others = self.errors.into_iter().filter(|error| !places.contains(&error.place));
+        let mut errors: Vec<_> = others.collect();
+        errors.extend(more);
+        Self::validation(errors)
     }
 
     /// Something that passes: worth trying again after so many seconds.
@@ -375,7 +396,7 @@ impl Problem {
     /// Something is wrong with a header.
     #[must_use]
     pub fn of_header(code: Code, name: &'static str, kind: &'static str, detail: &str) -> Self {
-        let error = FieldError { place: Place::Header(name), code: kind, detail: detail.to_owned() };
+        let error = FieldError { place: Place::Header(name.into()), code: kind, detail: detail.to_owned() };
         Self { errors: vec![error], ..Self::new(code, format!("The {name} header {detail}.")) }
     }
 
@@ -412,7 +433,7 @@ impl Problem {
             "type": format!("/docs/errors/{}", self.code.name()),
             "title": self.code.title(),
             "status": self.code.status().as_u16(),
-            "detail": self.detail,
+            "detail": card::mask(&self.detail),
             "code": self.code.name(),
             "trace_id": trace_id,
         });
