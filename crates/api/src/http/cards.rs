@@ -88,15 +88,21 @@ fn refused(place: Place, what: &str) -> FieldError {
     FieldError { place, code: "card_number_refused", detail }
 }
 
+/// Whether a text holds a card number, as it stands or as a URL means it.
+fn holds_card(text: &str) -> bool {
+    card::find(text).is_some()
+        || (text.contains('%') && card::find(&percent_decode_str(text).decode_utf8_lossy()).is_some())
+}
+
 fn search(value: &Json, at: &dyn Fn() -> String, found: &mut Vec<FieldError>) {
     match value {
-        Json::String(text) if card::find(text).is_some() => {
+        Json::String(text) if holds_card(text) => {
             found.push(refused(Place::Pointer(at()), "the text"));
         }
         Json::Object(members) => {
             for (name, value) in members {
                 // a name cannot be told, so the object is
-                if card::find(name).is_some() {
+                if holds_card(name) {
                     found.push(refused(Place::Pointer(at()), "a name in it"));
                 }
                 search(value, &|| json::pointer(&at(), name), found);
@@ -131,7 +137,7 @@ fn search_headers(headers: &HeaderMap, found: &mut Vec<FieldError>) {
             continue;
         }
         let value = String::from_utf8_lossy(value.as_bytes());
-        if card::find(name.as_str()).is_some() || card::find(&value).is_some() {
+        if holds_card(name.as_str()) || holds_card(&value) {
             found.push(refused(Place::Header(as_usually_written(name).into()), "the header"));
         }
     }
@@ -182,11 +188,12 @@ mod tests {
         let body = json!({
             "reference": CARD, "amount": 4_111_111_111_111_111_i64, "fine": "1234",
             "metadata": { CARD: "x", "note": CARD, "4242424242424242": 1 },
+            "return_url": "https://example.org/?card=4111%201111%201111%201111",
             "a/b": { "deep": [[], ["x", { "~": CARD }]] },
         });
         let body = json::parse(body.to_string().as_bytes()).unwrap();
         let errors = told(outside("/", &[]).and_in(&body));
-        let expected = ["/a~1b/deep/1/1/~0", "/metadata", "/metadata/note", "/reference"];
+        let expected = ["/a~1b/deep/1/1/~0", "/metadata", "/metadata/note", "/reference", "/return_url"];
         assert_eq!(places(&errors, "pointer"), expected);
         let text = json::parse(format!("\"{CARD}\"").as_bytes()).unwrap();
         assert_eq!(places(&told(outside("/", &[]).and_in(&text)), "pointer"), [""]);
@@ -219,6 +226,7 @@ mod tests {
                 ("x-order-note", CARD),
                 ("idempotency-key", "order-4111111111111111"),
                 ("x-4111111111111111", "1"),
+                ("referer", "https://example.org/?card=4111%201111-11111111"),
                 ("cookie", "a=b; c=４１１１１１１１１１１１１１１１"),
                 ("content-length", "100"),
                 ("traceparent", "00-41111111111111111111111111111111-4111111111111111-01"),
@@ -228,7 +236,7 @@ mod tests {
         );
         let mut names = places(&told(found), "header");
         names.sort();
-        assert_eq!(names, ["Cookie", "Idempotency-Key", "X-****************", "X-Order-Note"]);
+        assert_eq!(names, ["Cookie", "Idempotency-Key", "Referer", "X-****************", "X-Order-Note"]);
     }
 
     #[test]
