@@ -1,6 +1,7 @@
 //! End to end: service, database and simulator as real processes, over real sockets. A module per story.
 
 mod capture_and_cancel;
+mod card_numbers;
 mod clients;
 mod corpora;
 mod coverage;

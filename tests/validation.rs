@@ -126,9 +126,6 @@ async fn everything_that_is_wrong_is_told_at_once() -> Result<()> {
     });
     let answer = create_json(&world.api, body.to_string()).await?;
     assert_problem(&answer, 422, "validation_failed");
-    let mut found = answer.errors();
-    let token = found.remove("/payment_method").unwrap_or_default();
-    assert!(["unsupported", "card_number_refused"].contains(&token.as_str()), "{token}");
     let expected = errors([
         ("/a~1b", "unknown_field"),
         ("/amount", "out_of_range"),
@@ -141,11 +138,12 @@ async fn everything_that_is_wrong_is_told_at_once() -> Result<()> {
         ("/description", "forbidden_character"),
         ("/metadata/a~1b~0c", "wrong_type"),
         ("/metadata/ok", "too_long"),
+        ("/payment_method", "card_number_refused"),
         ("/reference", "too_short"),
         ("/return_url", "unsupported"),
         ("/statement_descriptor", "too_short"),
     ]);
-    assert_eq!(found, expected);
+    assert_eq!(answer.errors(), expected);
     assert!(!String::from_utf8(answer.body)?.contains(secret), "no value is given back");
     nothing_was_written(&world).await?;
     world.finish().await

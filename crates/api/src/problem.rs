@@ -1,9 +1,12 @@
 //! Problem details (RFC 9457): every answer that is no success, in one shape, from one list of codes.
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use domain::card;
 use domain::id::PaymentId;
 use domain::payment::{Payment, PendingOperation};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::collections::HashSet;
 
 macro_rules! codes {
     ($(
@@ -278,20 +281,27 @@ field_codes! {
     Unsupported = "unsupported"
         means "The value is readable, but none that the field takes: a currency, a choice, a cursor of another list."
         advice "Send one of the values that the field takes; detail says which.";
+    /// A card number, or what looks like one.
+    CardNumberRefused = "card_number_refused"
+        means "What was sent holds a card number, or what looks like one. It is refused wherever it is, and was \
+            neither stored nor logged."
+        advice "Never send card numbers here. Let the provider's library turn them into a token in the \
+            browser, and send that. A number that is no card's, and looks like one by chance, may be sent in \
+            another form: with a letter after every twelve digits, for example.";
 }
 
 /// How many errors are told. An answer is never much larger than its request.
 pub const MAX_ERRORS: usize = 100;
 
 /// Where a field error is.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
     /// A JSON pointer (RFC 6901) into the body.
     Pointer(String),
     /// A query parameter.
     Parameter(String),
     /// A header.
-    Header(&'static str),
+    Header(Cow<'static, str>),
 }
 
 /// One thing that is wrong with a request.
@@ -306,16 +316,14 @@ pub struct FieldError {
 }
 
 impl FieldError {
+    /// Names are the caller's own, and may hold anything.
     fn to_json(&self) -> Value {
-        match &self.place {
-            Place::Pointer(pointer) => {
-                json!({ "pointer": pointer, "code": self.code.name(), "detail": self.detail })
-            }
-            Place::Parameter(name) => {
-                json!({ "parameter": name, "code": self.code.name(), "detail": self.detail })
-            }
-            Place::Header(name) => json!({ "header": name, "code": self.code.name(), "detail": self.detail }),
-        }
+        let (kind, name) = match &self.place {
+            Place::Pointer(pointer) => ("pointer", card::mask(pointer)),
+            Place::Parameter(name) => ("parameter", card::mask(name)),
+            Place::Header(name) => ("header", card::mask(name)),
+        };
+        json!({ kind: name, "code": self.code.name(), "detail": card::mask(&self.detail) })
     }
 }
 
@@ -347,6 +355,16 @@ impl Problem {
         };
         errors.truncate(MAX_ERRORS);
         Self { errors, ..Self::new(Code::ValidationFailed, detail) }
+    }
+
+    /// Invalid fields, and more of them. Of a place that was named already, what comes now is told.
+    #[must_use]
+    pub fn with_errors(self, more: Vec<FieldError>) -> Self {
+        let places: HashSet<&Place> = more.iter().map(|error| &error.place).collect();
+        let others = self.errors.into_iter().filter(|error| !places.contains(&error.place));
+        let mut errors: Vec<_> = others.collect();
+        errors.extend(more);
+        Self::validation(errors)
     }
 
     /// Something that passes: worth trying again after so many seconds.
@@ -406,7 +424,7 @@ impl Problem {
     /// Something is wrong with a header.
     #[must_use]
     pub fn of_header(code: Code, name: &'static str, kind: FieldCode, detail: &str) -> Self {
-        let error = FieldError { place: Place::Header(name), code: kind, detail: detail.to_owned() };
+        let error = FieldError { place: Place::Header(name.into()), code: kind, detail: detail.to_owned() };
         Self { errors: vec![error], ..Self::new(code, format!("The {name} header {detail}.")) }
     }
 
@@ -443,7 +461,7 @@ impl Problem {
             "type": format!("/docs/errors/{}", self.code.name()),
             "title": self.code.title(),
             "status": self.code.status().as_u16(),
-            "detail": self.detail,
+            "detail": card::mask(&self.detail),
             "code": self.code.name(),
             "trace_id": trace_id,
         });

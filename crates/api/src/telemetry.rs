@@ -7,6 +7,7 @@
 //! sends it, and what does not fit is dropped. No request ever waits for it.
 
 use crate::config::{LogFormat, Otlp};
+use domain::card;
 use domain::id::TraceId;
 use domain::trace::TraceContext;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceState, TracerProvider};
@@ -21,7 +22,8 @@ use opentelemetry_sdk::metrics::{
 };
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use prometheus::Registry;
-use std::io::IsTerminal;
+use std::borrow::Cow;
+use std::io::{IsTerminal, Result as IoResult, Write};
 use std::num::NonZeroU64;
 use std::time::Duration;
 use tracing::subscriber::Interest;
@@ -155,7 +157,7 @@ fn subscribe(format: Option<LogFormat>, tracers: Option<&SdkTracerProvider>) {
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,opentelemetry=warn"));
     let terminal = std::io::stderr().is_terminal();
     let format = format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(|| Masked(std::io::stderr()));
     let lines = match format {
         LogFormat::Json => {
             lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
@@ -184,6 +186,24 @@ fn subscribe(format: Option<LogFormat>, tracers: Option<&SdkTracerProvider>) {
             tracing_subscriber::registry().with(lines.with_filter(filter)).with(traced).try_init()
         }
     };
+}
+
+/// Takes whole lines, and masks the card numbers in them. None should come so far, but what libraries, the provider and
+/// the database have to say is not ours, and with `RUST_LOG=trace` it is much.
+struct Masked<W>(W);
+
+impl<W: Write> Write for Masked<W> {
+    fn write(&mut self, line: &[u8]) -> IoResult<usize> {
+        match str::from_utf8(line).map(card::mask) {
+            Ok(Cow::Owned(masked)) => self.0.write_all(masked.as_bytes())?,
+            _ => self.0.write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> IoResult<()> {
+        self.0.flush()
+    }
 }
 
 /// Our spans, and of what is logged within them what went wrong.
@@ -227,6 +247,22 @@ pub fn name(span: &Span, name: String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_has_no_card_number_and_is_otherwise_as_it_was() {
+        let ids = r#"{"timestamp":"2026-11-24T12:34:56.123456Z","trace_id":"41111111111111111111111111111111","duration_us":4111}"#;
+        for (line, expected) in [
+            ("the provider says: no 4111 1111 1111 1111\n", "the provider says: no **** **** **** ****\n"),
+            (ids, ids),
+        ] {
+            let mut written = Vec::new();
+            Masked(&mut written).write_all(line.as_bytes()).unwrap();
+            assert_eq!(String::from_utf8(written).unwrap(), expected);
+        }
+        let mut written = Vec::new();
+        Masked(&mut written).write_all(b"\xff 4111").unwrap();
+        assert_eq!(written, b"\xff 4111");
+    }
 
     #[test]
     fn without_traces_nothing_has_a_place() {

@@ -3,6 +3,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | [`money`] | currencies and amounts in minor units |
+//! | [`card`] | card numbers in text, which are refused and masked |
 //! | [`text`] | one type per meaning of text; invalid values cannot be built |
 //! | [`id`] | identifiers |
 //! | [`payment`] | a payment, its states, and the one table of legal transitions |
@@ -17,6 +18,7 @@
 //!
 //! A value of a type from here is valid. Parsing happens once, at the edge; inside nothing is checked twice.
 
+pub mod card;
 pub mod event;
 pub mod faults;
 pub mod id;

@@ -1,6 +1,7 @@
 //! The audit trail of a payment.
 
 use crate::answer::EventBody;
+use crate::http::cards::CardsFound;
 use crate::http::extract::Id;
 use crate::http::list::{self, ListBody, Page};
 use crate::http::payments;
@@ -36,8 +37,10 @@ pub async fn list(
     Extension(caller): Extension<Caller>,
     id: Id,
     RawQuery(query): RawQuery,
+    cards: CardsFound,
 ) -> Result<Response, Problem> {
-    let (cursor, page) = list::read_page(query.as_deref().unwrap_or_default(), &format!("events {id}"))?;
+    let query = list::read_page(query.as_deref().unwrap_or_default(), &format!("events {id}"));
+    let (cursor, page) = cards.or_refuse(query)?;
     let id = payments::find(&app, &caller, &id).await?.id;
     // sequences begin at 1, and only this service writes cursors
     let after = cursor.and_then(|at| i32::try_from(at).ok()).unwrap_or(0);

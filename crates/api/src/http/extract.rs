@@ -1,6 +1,7 @@
 //! What requests have in common: the id in their path, and of every POST that moves money, read in the order in which
 //! its faults are answered, media type, size, key and JSON.
 
+use crate::http::cards::CardsFound;
 use crate::http::json::{self, Json};
 use crate::http::prefer::Prefer;
 use crate::problem::{Code, FieldCode, Problem};
@@ -52,15 +53,21 @@ pub struct MoneyPost {
     /// How long the caller wants to wait.
     pub prefer: Prefer,
     body: Json,
+    cards: CardsFound,
 }
 
 impl MoneyPost {
-    /// The body. It is gone afterwards.
-    pub fn take_body(&mut self) -> Json {
-        std::mem::replace(&mut self.body, Json::Null)
+    /// Reads the body. It is gone afterwards.
+    ///
+    /// # Errors
+    /// Those of `read`, and every card number in the request.
+    pub fn read<T>(&mut self, read: impl FnOnce(Json) -> Result<T, Problem>) -> Result<T, Problem> {
+        let body = std::mem::replace(&mut self.body, Json::Null);
+        let cards = std::mem::take(&mut self.cards).and_in(&body);
+        cards.or_refuse(read(body))
     }
 
-    async fn read(request: Request, body_is_optional: bool) -> Result<Self, Problem> {
+    async fn receive(request: Request, body_is_optional: bool) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         check_content_coding(&parts.headers)?;
         let body = match check_media_type(&parts.headers) {
@@ -76,7 +83,8 @@ impl MoneyPost {
             true => Json::Object(Vec::new()),
             false => json::parse(&body)?,
         };
-        Ok(Self { key, prefer: Prefer::of(&parts.headers), body })
+        let cards = CardsFound::outside_of_body(&parts);
+        Ok(Self { key, prefer: Prefer::of(&parts.headers), body, cards })
     }
 }
 
@@ -84,7 +92,7 @@ impl<S: Send + Sync> FromRequest<S> for MoneyPost {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        Self::read(request, false).await
+        Self::receive(request, false).await
     }
 }
 
@@ -95,7 +103,7 @@ impl<S: Send + Sync> FromRequest<S> for OptionalBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        MoneyPost::read(request, true).await.map(Self)
+        MoneyPost::receive(request, true).await.map(Self)
     }
 }
 

@@ -25,7 +25,7 @@ pub enum Json {
     /// A string.
     String(String),
     /// An array.
-    Array,
+    Array(Vec<Json>),
     /// An object, without duplicate members.
     Object(Vec<(String, Json)>),
 }
@@ -116,8 +116,11 @@ impl<'de> Visitor<'de> for Depth {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json, A::Error> {
         let deeper = self.deeper()?;
-        while items.next_element_seed(deeper)?.is_some() {}
-        Ok(Json::Array)
+        let mut values = Vec::new();
+        while let Some(value) = items.next_element_seed(deeper)? {
+            values.push(value);
+        }
+        Ok(Json::Array(values))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
@@ -132,6 +135,12 @@ impl<'de> Visitor<'de> for Depth {
         }
         Ok(Json::Object(members))
     }
+}
+
+/// The pointer (RFC 6901) of a member of the object at `at`.
+#[must_use]
+pub fn pointer(at: &str, name: &str) -> String {
+    format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
 /// An object's members, taken one by one. What is wrong is collected, and the rest is read on.
@@ -161,7 +170,7 @@ impl<'e> Fields<'e> {
 
     /// Where a field is.
     fn pointer(&self, name: &str) -> String {
-        format!("{}/{}", self.at, name.replace('~', "~0").replace('/', "~1"))
+        pointer(&self.at, name)
     }
 
     /// A member that is there and not null.

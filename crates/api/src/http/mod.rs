@@ -2,6 +2,7 @@
 //! route that the document does not have is none.
 
 pub mod bodies;
+pub mod cards;
 pub mod docs;
 pub mod error;
 pub mod events;

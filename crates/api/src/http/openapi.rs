@@ -136,14 +136,12 @@ fn problems(operation: &mut Value, path: &str, moves_money: bool) -> BTreeMap<St
             Code::Overloaded,
             Code::Unavailable,
             Code::Draining,
+            // a card number is refused wherever it is
+            Code::ValidationFailed,
         ]);
     }
     if path.contains("{id}") {
         codes.push(Code::NotFound);
-    }
-    let has_query = operation["parameters"].as_array().into_iter().flatten().any(|p| p["in"] == "query");
-    if has_query || moves_money {
-        codes.push(Code::ValidationFailed);
     }
     if moves_money {
         codes.extend([

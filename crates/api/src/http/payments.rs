@@ -3,6 +3,7 @@
 use crate::answer::PaymentBody;
 use crate::app::once::Asked;
 use crate::http::bodies::{CancelBody, CaptureBody, CreateBody, read_cancel, read_capture, read_new_payment};
+use crate::http::cards::CardsFound;
 use crate::http::extract::{Id, MoneyPost, OptionalBody};
 use crate::http::list::{self, ListBody, Query};
 use crate::http::told::{Context, json, tell};
@@ -44,7 +45,7 @@ pub async fn create(
     context: Context,
     mut post: MoneyPost,
 ) -> Result<Response, Problem> {
-    let request = read_new_payment(post.take_body())?;
+    let request = post.read(read_new_payment)?;
     let fingerprint = Fingerprint::of_payment(&request);
     tell(&app, context, post, fingerprint, Asked::Create(Box::new(request))).await
 }
@@ -75,7 +76,7 @@ pub async fn capture(
     id: Id,
     OptionalBody(mut post): OptionalBody,
 ) -> Result<Response, Problem> {
-    let amount = read_capture(post.take_body())?;
+    let amount = post.read(read_capture)?;
     let fingerprint = Fingerprint::of_capture(&format!("/v1/payments/{id}/capture"), amount);
     tell(&app, context, post, fingerprint, Asked::Capture(id.uuid().map(PaymentId), amount)).await
 }
@@ -105,7 +106,7 @@ pub async fn cancel(
     id: Id,
     OptionalBody(mut post): OptionalBody,
 ) -> Result<Response, Problem> {
-    read_cancel(post.take_body())?;
+    post.read(read_cancel)?;
     let fingerprint = Fingerprint::of_cancel(&format!("/v1/payments/{id}/cancel"));
     tell(&app, context, post, fingerprint, Asked::Cancel(id.uuid().map(PaymentId))).await
 }
@@ -113,7 +114,7 @@ pub async fn cancel(
 /// `GET /v1/payments/{id}`
 ///
 /// # Errors
-/// 404 also for another merchant's payment, and for an id that is no UUID.
+/// 404 also for another merchant's payment, and for an id that is no UUID; 422 for a card number.
 #[utoipa::path(
     get,
     path = "/v1/payments/{id}",
@@ -128,7 +129,9 @@ pub async fn show(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
     id: Id,
+    cards: CardsFound,
 ) -> Result<Response, Problem> {
+    cards.or_refuse(Ok(()))?;
     let payment = find(&app, &caller, &id).await?;
     json(StatusCode::OK, &PaymentBody::from(&payment))
 }
@@ -164,8 +167,10 @@ pub async fn list(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
+    cards: CardsFound,
 ) -> Result<Response, Problem> {
-    let Query { filter, cursor, page } = list::read_payments_query(query.as_deref().unwrap_or_default())?;
+    let query = list::read_payments_query(query.as_deref().unwrap_or_default());
+    let Query { filter, cursor, page } = cards.or_refuse(query)?;
     let mut payments = app.store.list_payments(caller.merchant_id, &filter, cursor, page.to_read()).await?;
     let next = page.next(&mut payments, |last| last.id.0.as_u128());
     json(StatusCode::OK, &ListBody::new(payments.iter().map(PaymentBody::from), next))

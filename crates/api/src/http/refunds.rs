@@ -3,6 +3,7 @@
 use crate::answer::RefundBody;
 use crate::app::once::Asked;
 use crate::http::bodies::{RefundBody as RefundFields, read_refund};
+use crate::http::cards::CardsFound;
 use crate::http::extract::{Id, OptionalBody};
 use crate::http::list::{self, ListBody, Page};
 use crate::http::payments;
@@ -47,7 +48,7 @@ pub async fn create(
     id: Id,
     OptionalBody(mut post): OptionalBody,
 ) -> Result<Response, Problem> {
-    let request = read_refund(post.take_body())?;
+    let request = post.read(read_refund)?;
     let fingerprint = Fingerprint::of_refund(&format!("/v1/payments/{id}/refunds"), &request);
     tell(&app, context, post, fingerprint, Asked::Refund(id.uuid().map(PaymentId), request)).await
 }
@@ -71,8 +72,10 @@ pub async fn list(
     Extension(caller): Extension<Caller>,
     id: Id,
     RawQuery(query): RawQuery,
+    cards: CardsFound,
 ) -> Result<Response, Problem> {
-    let (cursor, page) = list::read_page(query.as_deref().unwrap_or_default(), &format!("refunds {id}"))?;
+    let query = list::read_page(query.as_deref().unwrap_or_default(), &format!("refunds {id}"));
+    let (cursor, page) = cards.or_refuse(query)?;
     let id = payments::find(&app, &caller, &id).await?.id;
     let before = cursor.map(|at| RefundId(Uuid::from_u128(at)));
     let mut refunds = app.store.list_refunds(caller.merchant_id, id, before, page.to_read()).await?;
@@ -83,7 +86,7 @@ pub async fn list(
 /// `GET /v1/refunds/{id}`
 ///
 /// # Errors
-/// 404 also for another merchant's refund, and for an id that is no UUID.
+/// 404 also for another merchant's refund, and for an id that is no UUID; 422 for a card number.
 #[utoipa::path(
     get,
     path = "/v1/refunds/{id}",
@@ -98,7 +101,9 @@ pub async fn show(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
     id: Id,
+    cards: CardsFound,
 ) -> Result<Response, Problem> {
+    cards.or_refuse(Ok(()))?;
     let absent = || Problem::no_such("refund");
     let id = RefundId(id.uuid().ok_or_else(absent)?);
     let refund = app.store.find_refund(caller.merchant_id, id).await?.ok_or_else(absent)?;
