@@ -99,9 +99,9 @@ impl<'de> Visitor<'de> for Depth {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
-        Ok(match value {
+        Ok(match value.abs() {
+            EXACT.. if value.is_sign_negative() => Json::Integer(i64::MIN),
             EXACT.. => Json::Integer(i64::MAX),
-            _ if value <= -EXACT => Json::Integer(i64::MIN),
             _ => Json::Fraction,
         })
     }

@@ -65,8 +65,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let farewell = farewell.get_or_insert_with(|| Farewell::of(code));
         let mut stream = Pin::new(stream);
         while let Some(rest) = farewell.answer.get(farewell.written..).filter(|rest| !rest.is_empty()) {
-            let written = ready!(stream.as_mut().poll_write(cx, rest))?;
-            farewell.written = farewell.written.saturating_add(written.max(1));
+            match ready!(stream.as_mut().poll_write(cx, rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => farewell.written = farewell.written.saturating_add(written),
+            }
         }
         ready!(stream.as_mut().poll_shutdown(cx))?;
         while farewell.taken < MAX_REST && farewell.end.as_mut().poll(cx).is_pending() {
@@ -189,8 +191,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     }
 }
 
-/// Lines of what was sent, heads and bodies alike: a body in JSON has no line that begins with a header's name, and any
-/// other is refused anyway.
+/// Lines of what was sent, heads and bodies alike: a body in JSON has no line that begins with a header's name, unless its
+/// chunks are cut to look so, and then its connection is ended early.
 #[derive(Default)]
 struct Heads {
     /// How the present line begins.

@@ -5,8 +5,10 @@ use api::http::bodies::{read_cancel, read_capture, read_new_payment, read_refund
 use api::http::json::{Json, parse};
 use api::problem::Problem;
 use domain::idempotency::Fingerprint;
+use domain::money::Amount;
 use domain::payment::{Metadata, NewPayment};
-use domain::refund::NewRefund;
+use domain::refund::{NewRefund, RefundReason};
+use domain::text::{Description, Email, PersonName, ReturnUrl, StatementDescriptor};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -246,19 +248,19 @@ fn payment(request: &NewPayment) -> Value {
     json!({
         "amount": request.money.amount().get(), "currency": request.money.currency().code(),
         "reference": request.reference.as_str(), "payment_method": request.payment_method.as_str(),
-        "capture": request.capture.name(), "description": request.description.as_ref().map(|text| text.as_str()),
+        "capture": request.capture.name(), "description": request.description.as_ref().map(Description::as_str),
         "customer": {
-            "name": request.customer.name.as_ref().map(|text| text.as_str()),
-            "email": request.customer.email.as_ref().map(|text| text.as_str()),
+            "name": request.customer.name.as_ref().map(PersonName::as_str),
+            "email": request.customer.email.as_ref().map(Email::as_str),
         },
-        "statement_descriptor": request.statement_descriptor.as_ref().map(|text| text.as_str()),
-        "return_url": request.return_url.as_ref().map(|text| text.as_str()), "metadata": metadata(&request.metadata),
+        "statement_descriptor": request.statement_descriptor.as_ref().map(StatementDescriptor::as_str),
+        "return_url": request.return_url.as_ref().map(ReturnUrl::as_str), "metadata": metadata(&request.metadata),
     })
 }
 
 fn refund(request: &NewRefund) -> Value {
     json!({
-        "amount": request.amount.map(domain::money::Amount::get), "reason": request.reason.map(|reason| reason.name()),
+        "amount": request.amount.map(Amount::get), "reason": request.reason.map(RefundReason::name),
         "metadata": metadata(&request.metadata),
     })
 }
@@ -288,7 +290,7 @@ fn check(bytes: &[u8]) -> TestCaseResult {
     }
     match read_capture(body.clone()) {
         Ok(amount) => {
-            let again = read_capture(tree(&json!({ "amount": amount.map(domain::money::Amount::get) }))).ok();
+            let again = read_capture(tree(&json!({ "amount": amount.map(Amount::get) }))).ok();
             prop_assert_eq!(again, Some(amount));
         }
         Err(problem) => check_refusal(&problem, told)?,
