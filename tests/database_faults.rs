@@ -293,6 +293,35 @@ async fn the_database_is_read_only() -> Result<()> {
     .await
 }
 
+/// The disk itself is filled by `drill disk-full`, which needs root. Here the server says what it says then.
+#[tokio::test]
+async fn the_disk_is_full() -> Result<()> {
+    row(
+        "disk full",
+        options().start().await?,
+        async |world| {
+            let refuse = "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                              RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100';
+                          END $$;
+                          CREATE TRIGGER full_disk BEFORE INSERT ON payments EXECUTE FUNCTION full_disk()";
+            sqlx::raw_sql(refuse).execute(&world.pool).await?;
+            Ok(())
+        },
+        async |world| {
+            assert_eq!(readiness(world).await?, (503, "disk full".to_owned()));
+            assert_eq!(world.api.get(PAYMENTS).await?.status, 200, "it can be read");
+            let log = world.log(0)?;
+            assert_eq!(log.matches("the database takes no writes").count(), 1, "said once");
+            Ok(())
+        },
+        async |world| {
+            sqlx::query("DROP TRIGGER full_disk ON payments").execute(&world.pool).await?;
+            Ok(())
+        },
+    )
+    .await
+}
+
 /// The server's processes: the first, and those it has started.
 fn processes(postmaster: u32) -> Result<Vec<String>> {
     let mut found = vec![postmaster.to_string()];

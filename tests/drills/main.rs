@@ -5,12 +5,14 @@
 mod bench;
 mod bugs;
 mod crashes;
+mod disk_full;
 mod duels;
 mod hangups;
 mod kills;
 mod migrations;
 mod model;
 mod pages;
+mod pooler;
 mod race;
 mod refunds;
 mod story;
@@ -31,12 +33,14 @@ enum Drill {
     Bench(bench::Options),
     Bugs(bugs::Options),
     Crashes(crashes::Options),
+    DiskFull(disk_full::Options),
     Duels(duels::Options),
     Hangups(hangups::Options),
     Kills(kills::Options),
     Migrations(migrations::Options),
     Model(model::Options),
     Pages(pages::Options),
+    Pooler(pooler::Options),
     Race(race::Options),
     Refunds(refunds::Options),
     Story(story::Options),
@@ -49,12 +53,14 @@ async fn main() -> Result<()> {
         Drill::Bench(options) => bench::run(options).await,
         Drill::Bugs(options) => bugs::run(options).await,
         Drill::Crashes(options) => crashes::run(options).await,
+        Drill::DiskFull(options) => disk_full::run(options).await,
         Drill::Duels(options) => duels::run(options).await,
         Drill::Hangups(options) => hangups::run(options).await,
         Drill::Kills(options) => kills::run(options).await,
         Drill::Migrations(options) => migrations::run(options).await,
         Drill::Model(options) => model::run(options),
         Drill::Pages(options) => pages::run(options).await,
+        Drill::Pooler(options) => pooler::run(options).await,
         Drill::Race(options) => race::run(options).await,
         Drill::Refunds(options) => refunds::run(options).await,
         Drill::Story(options) => story::run(options).await,

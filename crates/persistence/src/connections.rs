@@ -10,9 +10,10 @@ use crate::error::Condition;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, TryFutureExt, TryStreamExt, stream};
+use sqlx::error::BoxDynError;
 use sqlx::postgres::{
-    PgConnectOptions, PgConnection, PgDatabaseError, PgQueryResult, PgRow, PgSeverity, PgStatement,
-    PgTypeInfo,
+    PgArguments, PgConnectOptions, PgConnection, PgDatabaseError, PgQueryResult, PgRow, PgSeverity,
+    PgStatement, PgTypeInfo,
 };
 use sqlx::{Connection, Either, Error, Execute, Executor, Postgres, SqlStr};
 use std::collections::VecDeque;
@@ -181,6 +182,10 @@ impl Connections {
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
         timeout(self.shared.limits.statement, work).await.unwrap_or_else(|_| Err(silent("no answer").into()))
+    }
+
+    fn asked<E>(&self, query: E) -> Asked<E> {
+        Asked { query, named: self.shared.begin.is_none() }
     }
 
     /// Waits until all are given back, closes them, and opens no more.
@@ -414,6 +419,32 @@ impl DerefMut for Lent {
     }
 }
 
+/// A statement, as the connection is to treat it.
+struct Asked<E> {
+    query: E,
+    /// Whether the server may keep it under a name. Without a cache the driver would give it one all the same, and never
+    /// take it back.
+    named: bool,
+}
+
+impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Asked<E> {
+    fn sql(self) -> SqlStr {
+        self.query.sql()
+    }
+
+    fn statement(&self) -> Option<&PgStatement> {
+        self.query.statement()
+    }
+
+    fn take_arguments(&mut self) -> Result<Option<PgArguments>, BoxDynError> {
+        self.query.take_arguments()
+    }
+
+    fn persistent(&self) -> bool {
+        self.named && self.query.persistent()
+    }
+}
+
 /// One statement, on whatever connection is free, as a transaction of its own.
 macro_rules! alone {
     ($connections:expr, $lent:ident => $work:expr) => {{
@@ -442,6 +473,7 @@ impl<'p> Executor<'p> for &'p Connections {
         'p: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
+        let query = self.asked(query);
         alone!(self, lent => lent.fetch_many(query).try_collect::<Vec<_>>())
             .map_ok(|all| stream::iter(all.into_iter().map(Ok)))
             .try_flatten_stream()
@@ -453,6 +485,7 @@ impl<'p> Executor<'p> for &'p Connections {
         'p: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
+        let query = self.asked(query);
         alone!(self, lent => lent.fetch_optional(query)).boxed()
     }
 

@@ -268,3 +268,27 @@ async fn a_database_that_only_reads_says_so() -> Result<()> {
     }
     db.close().await
 }
+
+#[tokio::test]
+async fn behind_a_transaction_pooler_each_statement_brings_its_own() -> Result<()> {
+    let db = Db::new().await?;
+    let options = PgConnectOptions::from_str(db.database.service_url())?;
+    let store = Store::open(options, 2, Pooler::Transaction);
+    let merchant_id = merchant();
+    let payment = new_payment(merchant_id, "order-1");
+    claimed(&store, &payment, "key").await?;
+    // an error ends the transaction, and the connection serves the next
+    let again = claim(&store, &new_payment(merchant_id, "order-1"), "other").await?;
+    assert_eq!(again, Claimed::ReferenceUsed(payment.id));
+    assert!(store.find_payment(merchant_id, payment.id).await?.is_some());
+    assert_eq!(store.connections(), (1, 1));
+
+    // nothing is asked for at the start, and the bounds hold all the same
+    let mut lock = db.owner.begin().await?;
+    sqlx::query("LOCK TABLE payments IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await?;
+    let refused = store.find_payment(merchant_id, payment.id).await.unwrap_err();
+    assert!(refused.to_string().contains("lock timeout"), "{refused}");
+    lock.rollback().await?;
+    store.close().await;
+    db.close().await
+}
