@@ -5,7 +5,7 @@
 mod bench;
 mod bugs;
 mod crashes;
-mod disk_full;
+mod diskfull;
 mod duels;
 mod hangups;
 mod kills;
@@ -33,7 +33,7 @@ enum Drill {
     Bench(bench::Options),
     Bugs(bugs::Options),
     Crashes(crashes::Options),
-    DiskFull(disk_full::Options),
+    Diskfull(diskfull::Options),
     Duels(duels::Options),
     Hangups(hangups::Options),
     Kills(kills::Options),
@@ -53,7 +53,7 @@ async fn main() -> Result<()> {
         Drill::Bench(options) => bench::run(options).await,
         Drill::Bugs(options) => bugs::run(options).await,
         Drill::Crashes(options) => crashes::run(options).await,
-        Drill::DiskFull(options) => disk_full::run(options).await,
+        Drill::Diskfull(options) => diskfull::run(options).await,
         Drill::Duels(options) => duels::run(options).await,
         Drill::Hangups(options) => hangups::run(options).await,
         Drill::Kills(options) => kills::run(options).await,

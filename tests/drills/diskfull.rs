@@ -24,7 +24,7 @@ const SOON: Duration = Duration::from_secs(30);
 
 /// A disk that is full: nothing is begun by halves, and all is well when there is space again. Needs root.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: drill disk-full")]
+#[command(after_help = "Example: drill diskfull")]
 pub struct Options {}
 
 /// Runs the drill.
