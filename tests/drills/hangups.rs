@@ -157,8 +157,8 @@ async fn whole_pool(world: &World, figures: &mut Figures) -> Result<()> {
     let waiting = "SELECT count(*) FROM pg_stat_activity
          WHERE application_name = 'payments' AND datname = current_database() AND wait_event_type = 'Lock'";
     let mut most = 0_i64;
-    // The service gives a lock up after 3 s.
-    let all_wait = eventually(Duration::from_millis(2500), "every connection in use", async || {
+    // The service gives a lock up after 1.5 s.
+    let all_wait = eventually(Duration::from_secs(1), "every connection in use", async || {
         most = most.max(sqlx::query_scalar(waiting).fetch_one(&world.pool).await?);
         Ok(most >= i64::try_from(CONNECTIONS)?)
     });

@@ -6,12 +6,14 @@ mod bench;
 mod bugs;
 mod corpora;
 mod crashes;
+mod diskfull;
 mod duels;
 mod hangups;
 mod kills;
 mod migrations;
 mod model;
 mod pages;
+mod pooler;
 mod race;
 mod refunds;
 mod story;
@@ -33,12 +35,14 @@ enum Drill {
     Bugs(bugs::Options),
     Corpora(corpora::Options),
     Crashes(crashes::Options),
+    Diskfull(diskfull::Options),
     Duels(duels::Options),
     Hangups(hangups::Options),
     Kills(kills::Options),
     Migrations(migrations::Options),
     Model(model::Options),
     Pages(pages::Options),
+    Pooler(pooler::Options),
     Race(race::Options),
     Refunds(refunds::Options),
     Story(story::Options),
@@ -52,12 +56,14 @@ async fn main() -> Result<()> {
         Drill::Bugs(options) => bugs::run(options).await,
         Drill::Corpora(options) => corpora::run(options).await,
         Drill::Crashes(options) => crashes::run(options).await,
+        Drill::Diskfull(options) => diskfull::run(options).await,
         Drill::Duels(options) => duels::run(options).await,
         Drill::Hangups(options) => hangups::run(options).await,
         Drill::Kills(options) => kills::run(options).await,
         Drill::Migrations(options) => migrations::run(options).await,
         Drill::Model(options) => model::run(options),
         Drill::Pages(options) => pages::run(options).await,
+        Drill::Pooler(options) => pooler::run(options).await,
         Drill::Race(options) => race::run(options).await,
         Drill::Refunds(options) => refunds::run(options).await,
         Drill::Story(options) => story::run(options).await,

@@ -10,9 +10,10 @@ use crate::error::Condition;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, TryFutureExt, TryStreamExt, stream};
+use sqlx::error::BoxDynError;
 use sqlx::postgres::{
-    PgConnectOptions, PgConnection, PgDatabaseError, PgQueryResult, PgRow, PgSeverity, PgStatement,
-    PgTypeInfo,
+    PgArguments, PgConnectOptions, PgConnection, PgDatabaseError, PgQueryResult, PgRow, PgSeverity,
+    PgStatement, PgTypeInfo,
 };
 use sqlx::{Connection, Either, Error, Execute, Executor, Postgres, SqlStr};
 use std::collections::VecDeque;
@@ -22,8 +23,8 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 /// How a connection is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,10 @@ pub(crate) struct Limits {
 
 /// A connection that rested so long is asked whether it still lives before it is used.
 const IDLE_BEFORE_CHECK: Duration = Duration::from_secs(1);
+/// How long it takes at most to open one, and how many are opened at once: the first is of use the sooner, and a server that
+/// has just come back is not asked for hundreds of log-ins in the same moment.
+const CONNECT: Duration = Duration::from_millis(1500);
+const OPENING: usize = 4;
 /// How long it may take to say so, and to end what a caller left behind who did not wait for it.
 const CHECK: Duration = Duration::from_millis(500);
 const RECOVER: Duration = Duration::from_secs(1);
@@ -77,6 +82,10 @@ struct Shared {
     /// What begins a transaction behind a pooler; `None` without one.
     begin: Option<String>,
     places: Arc<Semaphore>,
+    /// Connections that are opened at the same time.
+    opening: Semaphore,
+    /// Somebody gave one back.
+    returned: Notify,
     /// The one that was used last is at the back.
     idle: Mutex<VecDeque<Idle>>,
     open: Arc<AtomicU32>,
@@ -101,6 +110,8 @@ impl Drop for Counted {
 struct Idle {
     live: Live,
     since: Instant,
+    /// Another did not answer in time.
+    suspect: bool,
 }
 
 impl std::fmt::Debug for Connections {
@@ -136,6 +147,8 @@ impl Connections {
                 limits,
                 begin,
                 places: Arc::new(Semaphore::new(places)),
+                opening: Semaphore::new(OPENING),
+                returned: Notify::new(),
                 idle: Mutex::default(),
                 open: Arc::default(),
                 condition: Mutex::default(),
@@ -168,8 +181,34 @@ impl Connections {
             .await
             .map_err(|_| Error::PoolTimedOut)?
             .map_err(|_| Error::PoolClosed)?;
-        let live = self.shared.live(until).await.inspect_err(|error| self.shared.note(error))?;
-        Ok(Lent { live: Some(live), shared: Arc::clone(&self.shared), place: Some(place), known: false })
+        if let Some(live) = self.shared.rested(until).await {
+            return Ok(Lent::new(&self.shared, live, place));
+        }
+        // Not by the caller: what it has cost so far would be lost when the caller's time is up, and under load nobody would
+        // ever be the one whose time suffices.
+        let (tell, mut told) = oneshot::channel();
+        let refused = Arc::new(Mutex::new(None));
+        tokio::spawn(Arc::clone(&self.shared).open_one(place, until, Arc::clone(&refused), tell));
+        loop {
+            tokio::select! {
+                biased;
+                opened = &mut told => return match opened {
+                    Ok(opened) => opened.map(|lent| lent.known(false)),
+                    Err(_) => Err(silent("no connection")),
+                },
+                () = self.shared.returned.notified() => {
+                    let Ok(place) = Arc::clone(&self.shared.places).try_acquire_owned() else { continue };
+                    if let Some(live) = self.shared.rested(until).await {
+                        return Ok(Lent::new(&self.shared, live, place));
+                    }
+                }
+                // what it said last says more than that it said nothing in the end
+                () = sleep_until(until) => {
+                    let refused = refused.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    return Err(refused.unwrap_or_else(|| silent("no connection")));
+                }
+            }
+        }
     }
 
     /// Waits for this at most as long as for a statement.
@@ -181,6 +220,10 @@ impl Connections {
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
         timeout(self.shared.limits.statement, work).await.unwrap_or_else(|_| Err(silent("no answer").into()))
+    }
+
+    fn asked<E>(&self, query: E) -> Asked<E> {
+        Asked { query, named: self.shared.begin.is_none() }
     }
 
     /// Waits until all are given back, closes them, and opens no more.
@@ -209,40 +252,55 @@ impl Shared {
         self.condition.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One at rest that lives, or a new one.
-    async fn live(&self, until: Instant) -> Result<Live, Error> {
+    /// Opens a connection for a caller; if the caller is gone by then, for the next.
+    async fn open_one(
+        self: Arc<Self>,
+        place: OwnedSemaphorePermit,
+        until: Instant,
+        refused: Arc<Mutex<Option<Error>>>,
+        mut tell: oneshot::Sender<Result<Lent, Error>>,
+    ) {
         let mut pause = FIRST_PAUSE;
-        let mut refused = None;
         loop {
-            if let Some(live) = self.rested(until).await {
-                return Ok(live);
-            }
-            match timeout_at(until, PgConnection::connect_with(&self.options)).await {
+            let opening = tokio::select! {
+                opening = self.opening.acquire() => opening,
+                () = tell.closed() => return,
+            };
+            let connected = timeout(CONNECT, PgConnection::connect_with(&self.options)).await;
+            drop(opening);
+            let opened = match connected {
                 Ok(Ok(raw)) => {
                     self.open.fetch_add(1, Ordering::Relaxed);
                     let counted = Counted(Arc::clone(&self.open));
-                    return Ok(Live { raw, since: Instant::now(), _counted: counted });
+                    let live = Live { raw, since: Instant::now(), _counted: counted };
+                    Ok(Lent::new(&self, live, place).known(true))
                 }
                 // it restarts, or has no place left: there may be one in a moment, or another's comes back
                 Ok(Err(error)) if is_starting(&error) && Instant::now() + pause < until => {
-                    refused = Some(error);
+                    *refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                     sleep(pause).await;
                     pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+                    continue;
                 }
-                Ok(Err(error)) => return Err(error),
-                // what it said last says more than that it said nothing in the end
-                Err(_) => return Err(refused.unwrap_or_else(|| silent("no connection"))),
-            }
+                Ok(Err(error)) => {
+                    self.note(&error);
+                    Err(error)
+                }
+                Err(_) => Err(silent("no connection")),
+            };
+            // what nobody takes goes to those at rest
+            drop(tell.send(opened));
+            return;
         }
     }
 
     async fn rested(&self, until: Instant) -> Option<Live> {
         loop {
-            let Idle { mut live, since } = self.idle().pop_back()?;
+            let Idle { mut live, since, suspect } = self.idle().pop_back()?;
             if live.since.elapsed() > AGE || since.elapsed() > IDLE {
                 continue;
             }
-            if since.elapsed() < IDLE_BEFORE_CHECK {
+            if since.elapsed() < IDLE_BEFORE_CHECK && !suspect {
                 return Some(live);
             }
             let check = until.min(Instant::now() + CHECK);
@@ -260,16 +318,26 @@ impl Shared {
         drop(forgotten);
     }
 
-    fn give_back(&self, live: Live) {
+    /// What is at rest is looked at before it is used. It is not closed: a server that is slow has better to do than to log
+    /// all of us in again.
+    fn suspect_idle(&self) {
+        for idle in self.idle().iter_mut() {
+            idle.suspect = true;
+        }
+    }
+
+    fn give_back(&self, live: Live, place: Option<OwnedSemaphorePermit>) {
         let mut idle = self.idle();
         if live.since.elapsed() < AGE {
-            idle.push_back(Idle { live, since: Instant::now() });
+            idle.push_back(Idle { live, since: Instant::now(), suspect: false });
         }
         // one at a time is enough: it is given back more often than it is forgotten
         let forgotten = idle.front().is_some_and(|idle| idle.since.elapsed() > IDLE);
         let forgotten = if forgotten { idle.pop_front() } else { None };
         drop(idle);
         drop(forgotten);
+        drop(place);
+        self.returned.notify_one();
     }
 
     /// Remembers why the server takes no writes, and says it once.
@@ -288,6 +356,8 @@ enum After {
     Whole,
     /// Nobody knows what it would answer next.
     Broken,
+    /// It said nothing in time. Others may not either.
+    Silent,
     /// It is over, and so are most likely all others.
     Lost,
     /// A primary that became a standby keeps its connections; its name may lead to another by now.
@@ -298,6 +368,7 @@ impl After {
     fn of(error: Option<&Error>) -> Self {
         match error {
             None | Some(Error::RowNotFound | Error::Encode(_)) => Self::Whole,
+            Some(Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => Self::Silent,
             Some(Error::Io(_) | Error::Tls(_) | Error::Protocol(_)) => Self::Lost,
             Some(Error::Database(error)) => {
                 let fatal = error
@@ -338,6 +409,16 @@ pub(crate) struct Lent {
 }
 
 impl Lent {
+    fn new(shared: &Arc<Shared>, live: Live, place: OwnedSemaphorePermit) -> Self {
+        Self { live: Some(live), shared: Arc::clone(shared), place: Some(place), known: false }
+    }
+
+    /// Whether it can be given back as it is.
+    fn known(mut self, known: bool) -> Self {
+        self.known = known;
+        self
+    }
+
     /// Keeps what follows on one server, and gives it its bounds, where a pooler would not.
     async fn enter(&mut self) -> Result<(), Error> {
         let shared = Arc::clone(&self.shared);
@@ -367,6 +448,10 @@ impl Lent {
             After::Whole => self.known = true,
             After::Elsewhere if fresh => self.known = true,
             After::Broken => drop(self.live.take()),
+            After::Silent => {
+                drop(self.live.take());
+                self.shared.suspect_idle();
+            }
             After::Lost | After::Elsewhere => {
                 drop(self.live.take());
                 self.shared.forget_idle();
@@ -379,7 +464,7 @@ impl Drop for Lent {
     fn drop(&mut self) {
         let (Some(mut live), place) = (self.live.take(), self.place.take()) else { return };
         if self.known {
-            self.shared.give_back(live);
+            self.shared.give_back(live, place);
             return;
         }
         // Whoever asked did not wait for the answer: a caller hung up. To close it would cost the server a process each
@@ -387,9 +472,8 @@ impl Drop for Lent {
         let shared = Arc::clone(&self.shared);
         let recover = async move {
             if matches!(timeout(RECOVER, live.raw.ping()).await, Ok(Ok(()))) {
-                shared.give_back(live);
+                shared.give_back(live, place);
             }
-            drop(place);
         };
         // without a runtime the process ends, and the connection with it
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
@@ -411,6 +495,32 @@ impl DerefMut for Lent {
     #[expect(clippy::expect_used, reason = "it is taken when it is given back, and nobody has it after that")]
     fn deref_mut(&mut self) -> &mut PgConnection {
         &mut self.live.as_mut().expect("a lent connection").raw
+    }
+}
+
+/// A statement, as the connection is to treat it.
+struct Asked<E> {
+    query: E,
+    /// Whether the server may keep it under a name. Without a cache the driver would give it one all the same, and never
+    /// take it back.
+    named: bool,
+}
+
+impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Asked<E> {
+    fn sql(self) -> SqlStr {
+        self.query.sql()
+    }
+
+    fn statement(&self) -> Option<&PgStatement> {
+        self.query.statement()
+    }
+
+    fn take_arguments(&mut self) -> Result<Option<PgArguments>, BoxDynError> {
+        self.query.take_arguments()
+    }
+
+    fn persistent(&self) -> bool {
+        self.named && self.query.persistent()
     }
 }
 
@@ -442,6 +552,7 @@ impl<'p> Executor<'p> for &'p Connections {
         'p: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
+        let query = self.asked(query);
         alone!(self, lent => lent.fetch_many(query).try_collect::<Vec<_>>())
             .map_ok(|all| stream::iter(all.into_iter().map(Ok)))
             .try_flatten_stream()
@@ -453,6 +564,7 @@ impl<'p> Executor<'p> for &'p Connections {
         'p: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
+        let query = self.asked(query);
         alone!(self, lent => lent.fetch_optional(query)).boxed()
     }
 

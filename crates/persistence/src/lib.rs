@@ -30,9 +30,9 @@ use sqlx::postgres::PgConnectOptions;
 use std::time::Duration;
 
 /// How long a request waits for a connection, and then for its statement, before it is told that the database is
-/// unavailable. So long a connection is lost to others at most, whatever becomes of the server.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
+/// unavailable.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+const STATEMENT_TIMEOUT: Duration = Duration::from_millis(2300);
 /// Whoever asks whether the database is there wants to know it now.
 const HEALTH_TIMEOUT: Duration = Duration::from_millis(800);
 
@@ -40,7 +40,7 @@ const HEALTH_TIMEOUT: Duration = Duration::from_millis(800);
 /// side waits for any more, so that it keeps neither locks nor a place.
 const SERVER_SETTINGS: [(&str, &str); 5] = [
     // before this side gives up, so that its connection stays usable
-    ("statement_timeout", "1800"),
+    ("statement_timeout", "2000"),
     ("lock_timeout", "1500"),
     ("idle_in_transaction_session_timeout", "5000"),
     // a statement whose client has closed the connection is ended

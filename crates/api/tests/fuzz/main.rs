@@ -15,6 +15,7 @@ mod hard;
 mod refusal;
 
 use api::http::list::{read_page, read_payments_query};
+use domain::card;
 use domain::idempotency::{IdempotencyKey, MAX_KEY_LENGTH};
 use domain::text::{
     Description, Email, MetadataKey, MetadataValue, PaymentMethod, PersonName, Reference, ReturnUrl,
@@ -104,6 +105,17 @@ fn text() {
         check_text(&text, ReturnUrl::parse, ReturnUrl::as_str, 2048)?;
         check_text(&text, StatementDescriptor::parse, StatementDescriptor::as_str, 18)?;
         check_text(&text, PaymentMethod::parse, PaymentMethod::as_str, 103)
+    });
+}
+
+#[test]
+fn card_detector() {
+    fuzz("card detector", &hard::text(), |text| {
+        prop_assert_eq!(card::find(&card::mask(&text)), None, "what is masked is found");
+        prop_assert_eq!(card::find(&text).is_none(), card::mask(&text) == text);
+        let with_card = format!("{text} 4111 1111 1111 1111");
+        prop_assert!(text.ends_with(|c: char| c.is_numeric()) || card::find(&with_card).is_some());
+        Ok(())
     });
 }
 

@@ -39,24 +39,36 @@ impl Behind {
         })
     }
 
-    /// So many reads, all of them with their statement at the server, held up by the lock.
-    async fn reads_under_way(
-        &self,
-        reads: u32,
-    ) -> Result<(Vec<Read>, sqlx::Transaction<'static, sqlx::Postgres>)> {
+    /// Nobody reads the keys until the end of the transaction.
+    async fn lock(&self) -> Result<sqlx::Transaction<'static, sqlx::Postgres>> {
         let mut lock = self.db.owner.begin().await?;
         sqlx::query("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await?;
-        let began: Vec<Read> = (0..reads).map(|_| self.read()).collect();
+        Ok(lock)
+    }
+
+    async fn wait_for_lock(&self, waiting: u32) -> Result<()> {
         let statement = "SELECT count(*) FROM pg_stat_activity
                          WHERE datname = current_database() AND wait_event_type = 'Lock'";
         let all = async {
-            while sqlx::query_scalar::<_, i64>(statement).fetch_one(&self.db.owner).await? < i64::from(reads)
+            while sqlx::query_scalar::<_, i64>(statement).fetch_one(&self.db.owner).await?
+                < i64::from(waiting)
             {
                 tokio::task::yield_now().await;
             }
             anyhow::Ok(())
         };
         tokio::time::timeout(BOUND, all).await??;
+        Ok(())
+    }
+
+    /// So many reads, all of them with their statement at the server, held up by the lock.
+    async fn reads_under_way(
+        &self,
+        reads: u32,
+    ) -> Result<(Vec<Read>, sqlx::Transaction<'static, sqlx::Postgres>)> {
+        let lock = self.lock().await?;
+        let began: Vec<Read> = (0..reads).map(|_| self.read()).collect();
+        self.wait_for_lock(reads).await?;
         Ok((began, lock))
     }
 
@@ -150,17 +162,16 @@ async fn the_drivers_own_pool_does_not_come_back() -> Result<()> {
         .acquire_timeout(Duration::from_secs(2))
         .connect_with(through(&db.proxy, options))
         .await?;
+    let lock = db.lock().await?;
     let mut reads = tokio::task::JoinSet::new();
     for _ in 0..2 {
         let pool = pool.clone();
-        reads.spawn(async move {
-            let read = sqlx::query("SELECT pg_sleep(1)").execute(&pool);
-            tokio::time::timeout(Duration::from_millis(300), read).await.is_err()
-        });
+        reads.spawn(async move { sqlx::query("SELECT 1 FROM api_keys").execute(&pool).await });
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    db.wait_for_lock(2).await?;
     db.proxy.set(Fault::BlackHole).await?;
-    assert!(reads.join_all().await.into_iter().all(|given_up| given_up));
+    reads.shutdown().await;
+    lock.rollback().await?;
     db.proxy.set(Fault::Pass).await?;
 
     let later = sqlx::query("SELECT 1").execute(&pool).await;
@@ -266,5 +277,29 @@ async fn a_database_that_only_reads_says_so() -> Result<()> {
     while claim(&db.store, &new_payment(merchant_id, "order-1"), "key").await.is_err() {
         assert!(began.elapsed() < RECOVERY, "it is still refused");
     }
+    db.close().await
+}
+
+#[tokio::test]
+async fn behind_a_transaction_pooler_each_statement_brings_its_own() -> Result<()> {
+    let db = Db::new().await?;
+    let options = PgConnectOptions::from_str(db.database.service_url())?;
+    let store = Store::open(options, 2, Pooler::Transaction);
+    let merchant_id = merchant();
+    let payment = new_payment(merchant_id, "order-1");
+    claimed(&store, &payment, "key").await?;
+    // an error ends the transaction, and the connection serves the next
+    let again = claim(&store, &new_payment(merchant_id, "order-1"), "other").await?;
+    assert_eq!(again, Claimed::ReferenceUsed(payment.id));
+    assert!(store.find_payment(merchant_id, payment.id).await?.is_some());
+    assert_eq!(store.connections(), (1, 1));
+
+    // nothing is asked for at the start, and the bounds hold all the same
+    let mut lock = db.owner.begin().await?;
+    sqlx::query("LOCK TABLE payments IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await?;
+    let refused = store.find_payment(merchant_id, payment.id).await.unwrap_err();
+    assert!(refused.to_string().contains("lock timeout"), "{refused}");
+    lock.rollback().await?;
+    store.close().await;
     db.close().await
 }
