@@ -81,7 +81,7 @@ async fn serve(world: &World, customers: usize) -> Result<(usize, i64)> {
             begun += 1;
         }
         let Some(story) = serving.join_next().await else { return Ok((served, most)) };
-        served += usize::from(story?);
+        served += usize::from(story?.is_ok());
         let statement = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'payments_login'";
         most = most.max(sqlx::query_scalar(statement).fetch_one(&world.pool).await?);
     }

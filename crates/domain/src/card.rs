@@ -146,6 +146,23 @@ fn value(digit: char) -> u8 {
     u8::try_from(code.saturating_sub(zero) % 10).unwrap_or_default()
 }
 
+/// Whether enough digits follow each other, told without a look at characters: every request passes through here, and most
+/// text ends here.
+fn may_hold_a_number(text: &str) -> bool {
+    let mut halves = 0_usize;
+    text.bytes().any(|byte| {
+        halves = match byte {
+            b'0'..=b'9' => halves.saturating_add(2),
+            // a digit of any other script has two bytes or more
+            0x80.. => halves.saturating_add(1),
+            b'-' => halves,
+            _ if byte.is_ascii_whitespace() => halves,
+            _ => 0,
+        };
+        halves >= 2 * MIN_DIGITS
+    })
+}
+
 /// Digits with nothing that can be seen between them.
 struct Group {
     /// Where they stand in the text.
@@ -156,7 +173,7 @@ struct Group {
     separators: Option<usize>,
 }
 
-/// The digits of a text that has enough of them.
+/// The digits of a text.
 struct Digits<'t> {
     text: &'t str,
     values: Vec<u8>,
@@ -164,15 +181,12 @@ struct Digits<'t> {
 }
 
 impl<'t> Digits<'t> {
-    /// `None` if there are too few, which is told without looking at characters: most text ends here.
+    /// `None` if no number can be there.
     fn of(text: &'t str) -> Option<Self> {
-        let ascii = text.bytes().filter(u8::is_ascii_digit).count();
-        // a digit of any other script has two bytes or more
-        let other = text.bytes().filter(|byte| !byte.is_ascii()).count() / 2;
-        if ascii.saturating_add(other) < MIN_DIGITS {
+        if !may_hold_a_number(text) {
             return None;
         }
-        let mut digits = Self { text, values: Vec::with_capacity(ascii), groups: Vec::new() };
+        let mut digits = Self { text, values: Vec::new(), groups: Vec::new() };
         let mut open = false;
         let mut separators = None;
         for (at, character) in text.char_indices() {
@@ -189,7 +203,7 @@ impl<'t> Digits<'t> {
                 Kind::Other => (open, separators) = (false, None),
             }
         }
-        (digits.values.len() >= MIN_DIGITS).then_some(digits)
+        Some(digits)
     }
 
     fn push(&mut self, value: u8, bytes: Range<usize>, open: bool, separators: Option<usize>) {

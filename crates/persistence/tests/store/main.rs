@@ -7,8 +7,8 @@
 )]
 
 mod changes;
-mod connections;
 mod checks;
+mod connections;
 mod migrations;
 mod reconcile;
 mod text;
