@@ -39,9 +39,11 @@ struct Outcome {
     well: usize,
 }
 
+type Count = fn(&Outcome) -> usize;
+
 impl Outcome {
     /// What is told of it, in order.
-    const LINES: [(&'static str, fn(&Self) -> usize); 8] = [
+    const LINES: [(&'static str, Count); 8] = [
         ("names sent", |outcome| outcome.sent),
         ("connection dropped, no answer", |outcome| outcome.dropped),
         ("answered 500", |outcome| outcome.failed),
