@@ -51,7 +51,7 @@ pub(crate) struct Limits {
 const IDLE_BEFORE_CHECK: Duration = Duration::from_secs(1);
 /// How long it takes at most to open one, and how many are opened at once: the first is of use the sooner, and a server that
 /// has just come back is not asked for hundreds of log-ins in the same moment.
-const CONNECT: Duration = Duration::from_millis(1500);
+const CONNECT: Duration = Duration::from_secs(1);
 const OPENING: usize = 4;
 /// How long it may take to say so, and to end what a caller left behind who did not wait for it.
 const CHECK: Duration = Duration::from_millis(500);
