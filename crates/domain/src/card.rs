@@ -253,7 +253,7 @@ impl<'t> Digits<'t> {
         let groups = self.groups.get(first..=last).unwrap_or_default();
         self.is_phone(first, length)
             || is_broken_up(groups, length)
-            || (first..=last).any(|at| self.is_in_date(at))
+            || self.holds_date(first, last)
             || groups.iter().any(|group| self.is_in_identifier(group))
     }
 
@@ -264,9 +264,12 @@ impl<'t> Digits<'t> {
         length <= MAX_PHONE_DIGITS && before.is_some_and(|before| !before.ends_with(char::is_alphanumeric))
     }
 
-    /// Whether a group is one of the three of a date.
-    fn is_in_date(&self, at: usize) -> bool {
-        (at.saturating_sub(2)..=at).any(|first| self.is_date(first))
+    /// Whether a date is among these groups, or ends among them. One that only begins there is a month of expiry behind
+    /// a number.
+    fn holds_date(&self, first: usize, last: usize) -> bool {
+        let whole = first..=last.saturating_sub(2);
+        let ends = first.saturating_sub(2)..first;
+        ends.chain(whole).any(|at| self.is_date(at))
     }
 
     fn is_date(&self, first: usize) -> bool {
