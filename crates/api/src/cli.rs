@@ -7,6 +7,7 @@ use crate::http::openapi;
 use crate::server::{Parts, Sockets, run as run_server};
 use crate::state::App;
 use crate::telemetry::Telemetry;
+use crate::worker;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::id::{KeyId, MerchantId};
 use domain::text::MerchantName;
@@ -14,6 +15,7 @@ use persistence::merchants::Scope;
 use persistence::migrate::{self, Direction, Plan, Step};
 use persistence::{Store, StoreError};
 use prometheus::Registry;
+use provider::Places;
 use serde_json::json;
 use std::fmt::Display;
 use std::io::{Read, Write};
@@ -325,16 +327,22 @@ impl Settings {
 
 async fn run_service(settings: Settings, parts: Parts, registry: Registry) -> Result<(), Failure> {
     let Settings { database, provider, service, listeners } = settings;
-    let client = provider::Client::new(&provider.url, provider.api_key, provider.timeout).map_err(failed)?;
+    // whoever may be in a request may wait for the provider: fewer places would refuse what was let in
+    let places = Places { callers: service.max_in_flight, background: worker::PLACES };
+    let client =
+        provider::Client::new(&provider.url, provider.api_key, provider.timeout, places).map_err(failed)?;
     let sockets = Sockets::bind(listeners, parts)
         .await
         .map_err(|(name, address, error)| wrong(format!("{name}: cannot listen on {address}: {error}")))?;
     let shutdown = terminated()?;
     let store = Store::open(database.options, database.connections, database.pooler);
-    let app = App::new(store, Arc::new(client), service, registry);
+    let app = Arc::new(App::new(store, client, service, registry));
+    if !parts.worker {
+        tokio::spawn(worker::keep_probing(Arc::clone(&app)));
+    }
     let public = parts.http.then(|| tracing::field::display(listeners.public));
     tracing::info!(public, operations = %listeners.operations, worker = parts.worker, "started");
-    run_server(Arc::new(app), sockets, parts, shutdown).await;
+    run_server(app, sockets, parts, shutdown).await;
     Ok(())
 }
 
@@ -463,8 +471,9 @@ async fn reconcile(source: &Source, since: Option<OffsetDateTime>) -> Result<Exi
     let provider = source.provider()?;
     let windows = source.service(&provider)?.windows;
     let store = store(source)?;
-    let client =
-        provider::Client::new(&provider.url, provider.api_key, provider.timeout).map_err(undecided)?;
+    let places = Places { callers: 0, background: 1 };
+    let client = provider::Client::new(&provider.url, provider.api_key, provider.timeout, places)
+        .map_err(undecided)?;
     let sources = Sources { store: &store, provider: &client, windows: &windows };
     let compared = reconcile::run(&sources, since).await;
     let report = compared.map_err(|error| undecided(format!("not compared: {error}")))?;

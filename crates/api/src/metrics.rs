@@ -17,6 +17,7 @@ use persistence::Store;
 use persistence::operations::Backlog;
 use persistence::reconcile::Reconciled;
 use prometheus::{Encoder, Registry, TextEncoder};
+use provider::{Breaker, State as BreakerState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,7 @@ pub struct Metrics {
     operations: Counter<u64>,
     keys: Counter<u64>,
     reconciliations: Counter<u64>,
+    retries: Counter<u64>,
     backlog: Arc<Mutex<Option<Backlog>>>,
     reconciled: Arc<Mutex<Option<Reconciled>>>,
 }
@@ -38,7 +40,7 @@ pub struct Metrics {
 impl Metrics {
     /// All instruments of the service; those of the provider's client are in its crate.
     #[must_use]
-    pub fn new(registry: Registry, store: &Store) -> Self {
+    pub fn new(registry: Registry, store: &Store, breaker: &Arc<Breaker>) -> Self {
         let meter = opentelemetry::global::meter("payments");
         let backlog = Arc::new(Mutex::new(None));
         let reconciled = Arc::new(Mutex::new(None));
@@ -71,12 +73,20 @@ impl Metrics {
                     "Comparisons of provider and database by this process, by what they came to.",
                 )
                 .build(),
+            retries: meter
+                .u64_counter("payments.provider.retries")
+                .with_unit("{call}")
+                .with_description(
+                    "Second tries at the payment provider within a request, by what the first came to.",
+                )
+                .build(),
             backlog: Arc::clone(&backlog),
             reconciled: Arc::clone(&reconciled),
         };
         observe_backlog(&backlog);
         observe_reconciled(&reconciled);
         observe_pool(store);
+        observe_breaker(breaker);
         metrics
     }
 
@@ -92,6 +102,11 @@ impl Metrics {
     /// Provider and database were compared by this process.
     pub fn reconciled(&self, result: &'static str) {
         self.reconciliations.add(1, &[KeyValue::new("payments.reconciliation.result", result)]);
+    }
+
+    /// The provider is asked once more within a request, after a first try that came to this.
+    pub fn retried(&self, outcome: &'static str) {
+        self.retries.add(1, &[KeyValue::new("payments.provider.outcome", outcome)]);
     }
 
     /// A request that moves money is told something.
@@ -194,6 +209,22 @@ fn observe_pool(store: &Store) {
         .with_description("The most connections there can be.")
         .with_callback(move |gauge| {
             gauge.observe(most, &[KeyValue::new("db.client.connection.pool.name", "payments")]);
+        })
+        .build();
+}
+
+fn observe_breaker(breaker: &Arc<Breaker>) {
+    let breaker = Arc::clone(breaker);
+    opentelemetry::global::meter("payments")
+        .i64_observable_gauge("payments.provider.breaker")
+        .with_unit("1")
+        .with_description("What the circuit breaker before the payment provider does: 1 for its state.")
+        .with_callback(move |gauge| {
+            let now = breaker.state();
+            for state in BreakerState::ALL {
+                let label = KeyValue::new("payments.provider.breaker.state", state.name());
+                gauge.observe(i64::from(state == now), &[label]);
+            }
         })
         .build();
 }

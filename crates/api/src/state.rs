@@ -8,6 +8,7 @@ use domain::operation::OperationKind;
 use domain::provider::Provider;
 use persistence::Store;
 use prometheus::Registry;
+use provider::{Breaker, RetryBudget};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,8 +22,14 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 pub struct App {
     /// The database.
     pub store: Store,
-    /// The payment provider.
+    /// The payment provider, for work that nobody waits for.
     pub provider: Arc<dyn Provider>,
+    /// The payment provider, for callers who wait.
+    pub provider_for_callers: Arc<dyn Provider>,
+    /// Whether the provider is down.
+    pub breaker: Arc<Breaker>,
+    /// How many calls may be made a second time for callers who wait.
+    pub retry_budget: RetryBudget,
     /// How the service behaves.
     pub settings: Service,
     /// Keys that were valid a moment ago.
@@ -42,11 +49,15 @@ pub struct App {
 impl App {
     /// Everything at its beginning.
     #[must_use]
-    pub fn new(store: Store, provider: Arc<dyn Provider>, settings: Service, registry: Registry) -> Self {
+    pub fn new(store: Store, provider: provider::Client, settings: Service, registry: Registry) -> Self {
+        let breaker = provider.breaker();
         Self {
-            metrics: Metrics::new(registry, &store),
+            metrics: Metrics::new(registry, &store, &breaker),
             store,
-            provider,
+            provider_for_callers: Arc::new(provider.for_callers()),
+            provider: Arc::new(provider),
+            breaker,
+            retry_budget: RetryBudget::default(),
             keys: KeyCache::default(),
             slots: Arc::new(Semaphore::new(settings.max_in_flight)),
             rate_limit: RateLimit::per_second(settings.rate_limit),

@@ -12,6 +12,7 @@ use crate::reconcile::{ListedCharge, ListedRefund};
 use crate::refund::{Refund, RefundReason};
 use crate::text::{PaymentMethod, ReturnUrl, StatementDescriptor};
 use std::pin::Pin;
+use std::time::Duration;
 use time::OffsetDateTime;
 
 /// A payment provider. Every call makes at most one attempt per request it sends, and holds nothing while it waits.
@@ -131,12 +132,16 @@ impl<T> Outcome<T> {
 pub enum NotExecuted {
     /// The request never left: no connection.
     Unreachable,
-    /// 429: the provider wants fewer requests.
-    Throttled,
+    /// 429: the provider wants fewer requests, and none for the same before so long.
+    Throttled(Duration),
     /// 401 or 403: the provider does not take our credentials.
     Misconfigured,
     /// The lease is too short for another attempt, so none was made.
     LeaseTooShort,
+    /// The provider is known to be down, and this was no probe.
+    BreakerOpen,
+    /// As many calls are under way as there may be.
+    BulkheadFull,
 }
 
 /// Why nobody can tell yet.
@@ -144,8 +149,8 @@ pub enum NotExecuted {
 pub enum Unknown {
     /// Sent, and no usable answer came back.
     NoAnswer,
-    /// A 5xx. Repeating the key may still bring the real answer.
-    ServerError,
+    /// A 5xx. Repeating the key may still bring the real answer, after so long.
+    ServerError(Duration),
     /// A 5xx that the provider stored for the key: repeating brings the same again, so the outcome is looked up.
     StoredServerError,
     /// 409 or 424: another request with the key is running, or something it needs failed.

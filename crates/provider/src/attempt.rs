@@ -1,5 +1,6 @@
 //! One request to the provider: sent at most once, bounded from connect to last byte.
 
+use crate::breaker::Health;
 use crate::classify::{Meaning, classify};
 use crate::wire::{ErrorEnvelope, ErrorObject, Form};
 use domain::provider::{NotExecuted, Unknown};
@@ -15,6 +16,9 @@ use tracing::{Instrument, field};
 const MAX_BODY: usize = 1 << 20;
 /// A provider that does not take a connection in this time is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A provider that asks for more patience than this is asked again after this: what is open must not wait much longer than
+/// the trouble lasts.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(20);
 /// The version of the protocol that [`crate::wire`] was written for.
 const API_VERSION: &str = "2024-06-20";
 
@@ -90,17 +94,34 @@ impl<T> Reply<T> {
             },
             Self::NotExecuted(why) => match why {
                 NotExecuted::Unreachable => "unreachable",
-                NotExecuted::Throttled => "throttled",
+                NotExecuted::Throttled(_) => "throttled",
                 NotExecuted::Misconfigured => "misconfigured",
-                NotExecuted::LeaseTooShort => "not_sent",
+                NotExecuted::LeaseTooShort | NotExecuted::BreakerOpen | NotExecuted::BulkheadFull => {
+                    "not_sent"
+                }
             },
             Self::Unknown(why) => match why {
                 Unknown::NoAnswer => "no_answer",
-                Unknown::ServerError => "server_error",
+                Unknown::ServerError(_) => "server_error",
                 Unknown::StoredServerError => "stored_server_error",
                 Unknown::Busy => "busy",
                 _ => "unreadable",
             },
+        }
+    }
+
+    /// What it says about the provider. A no is an answer, one to too many requests or to the wrong credentials as well:
+    /// what is wrong then is on this side.
+    pub(crate) const fn health(&self) -> Health {
+        match self {
+            Self::NotExecuted(NotExecuted::Unreachable)
+            | Self::Unknown(
+                Unknown::NoAnswer
+                | Unknown::ServerError(_)
+                | Unknown::StoredServerError
+                | Unknown::Unreadable,
+            ) => Health::Failed,
+            Self::Object(_) | Self::Refused(..) | Self::NotExecuted(_) | Self::Unknown(_) => Health::Answered,
         }
     }
 }
@@ -197,6 +218,7 @@ impl Transport {
 async fn read<T: DeserializeOwned>(mut response: Response) -> Reply<T> {
     let status = response.status().as_u16();
     tracing::Span::current().record("http.response.status_code", status);
+    let retry_after = retry_after(&response);
     let should_retry =
         match response.headers().get("stripe-should-retry").map(reqwest::header::HeaderValue::as_bytes) {
             Some(b"true") => Some(true),
@@ -229,10 +251,18 @@ async fn read<T: DeserializeOwned>(mut response: Response) -> Reply<T> {
             }
         }
         Meaning::Misconfigured => Reply::NotExecuted(NotExecuted::Misconfigured),
-        Meaning::Throttled => Reply::NotExecuted(NotExecuted::Throttled),
+        Meaning::Throttled => Reply::NotExecuted(NotExecuted::Throttled(retry_after)),
         Meaning::Busy => Reply::Unknown(Unknown::Busy),
         Meaning::StoredServerError => Reply::Unknown(Unknown::StoredServerError),
-        Meaning::ServerError => Reply::Unknown(Unknown::ServerError),
+        Meaning::ServerError => Reply::Unknown(Unknown::ServerError(retry_after)),
         Meaning::Unreadable => Reply::Unknown(Unknown::Unreadable),
     }
+}
+
+/// How long the provider wants to be left alone (RFC 9110, 10.2.3), in seconds. The other form, a date, is not used by
+/// interfaces such as this one, and would need two clocks that agree.
+fn retry_after(response: &Response) -> Duration {
+    let header = response.headers().get(reqwest::header::RETRY_AFTER);
+    let seconds = header.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    Duration::from_secs(seconds.unwrap_or(0)).min(LONGEST_RETRY_AFTER)
 }

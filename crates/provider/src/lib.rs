@@ -2,14 +2,22 @@
 //!
 //! `attempt` sends one request, `classify` is the table of what answers mean, `wire` has the shapes and checks that
 //! what came back belongs to what was asked, `payments` and `refunds` put them together, `lists` reads what there is for
-//! whoever compares, and [`Client`] is all of it as the domain's port.
+//! whoever compares, and [`Client`] is all of it as the domain's port. Every call passes `gate`: the circuit breaker of
+//! `breaker`, and a bulkhead for each lane. `budget` bounds how many calls are made a second time.
 
 mod attempt;
+mod breaker;
+mod budget;
 mod classify;
+mod gate;
 mod lists;
 mod payments;
 mod refunds;
 mod wire;
+
+pub use breaker::{Breaker, Policy, State};
+pub use budget::RetryBudget;
+pub use gate::Places;
 
 use attempt::{Endpoint, Reply, Request, Transport};
 use domain::faults::{Bug, When, planted, point};
@@ -21,16 +29,24 @@ use domain::provider::{
     RefundObjectId, RefundOrder, Target, Unknown,
 };
 use domain::reconcile::{ListedCharge, ListedRefund};
+use gate::{Gate, Lane};
 use reqwest::Method;
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use wire::{Confirm, Form, Intent, List};
 
-/// A client of the provider. It is shared by the whole process, and so are its connections.
+/// A client of the provider, for one lane. All lanes of a process share connections and circuit breaker.
 pub struct Client {
+    shared: Arc<Shared>,
+    lane: Lane,
+}
+
+struct Shared {
     transport: Transport,
+    gate: Gate,
     timeout: Duration,
 }
 
@@ -38,16 +54,47 @@ pub struct Client {
 const PAGE: usize = 100;
 
 impl Client {
-    /// A client for the API at `base` (without `/v1`). `timeout` bounds one attempt, from connect to last byte.
+    /// A client for the API at `base` (without `/v1`), for work that nobody waits for. `timeout` bounds one attempt, from
+    /// connect to last byte. While the provider is down, it is this client's calls that probe it.
     ///
     /// # Errors
     /// The TLS set-up of this machine cannot be used.
-    pub fn new(base: &str, api_key: SecretString, timeout: Duration) -> Result<Self, reqwest::Error> {
-        Ok(Self { transport: Transport::new(base, api_key, timeout)?, timeout })
+    pub fn new(
+        base: &str,
+        api_key: SecretString,
+        timeout: Duration,
+        places: Places,
+    ) -> Result<Self, reqwest::Error> {
+        let transport = Transport::new(base, api_key, timeout)?;
+        let gate = Gate::new(Arc::new(Breaker::new(Policy::default())), places);
+        Ok(Self { shared: Arc::new(Shared { transport, gate, timeout }), lane: Lane::Background })
+    }
+
+    /// The same client for callers who wait: it never probes, and has places of its own.
+    #[must_use]
+    pub fn for_callers(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), lane: Lane::Callers }
+    }
+
+    /// The circuit breaker of all lanes.
+    #[must_use]
+    pub fn breaker(&self) -> Arc<Breaker> {
+        Arc::clone(self.shared.gate.breaker())
     }
 
     fn may_send(&self, lease: &Lease) -> bool {
-        lease.covers(Instant::now(), self.timeout) || planted(Bug::LeaseIgnored)
+        lease.covers(Instant::now(), self.shared.timeout) || planted(Bug::LeaseIgnored)
+    }
+
+    /// One request, if the provider may be called at the moment.
+    async fn call<T: DeserializeOwned>(&self, request: Request<'_>) -> Reply<T> {
+        let admitted = match self.shared.gate.admit(self.lane, Instant::now()) {
+            Ok(admitted) => admitted,
+            Err(why) => return Reply::NotExecuted(why),
+        };
+        let reply = self.shared.transport.send(request).await;
+        admitted.end(reply.health(), Instant::now());
+        reply
     }
 
     /// One POST within the lease. Sent with the same operation again, it is the same request to the provider.
@@ -70,16 +117,14 @@ impl Client {
         if !self.may_send(lease) {
             return Reply::NotExecuted(NotExecuted::LeaseTooShort);
         }
-        let reply = self.transport.send(request).await;
+        let reply = self.call(request).await;
         point(When::After, endpoint.template());
         reply
     }
 
     /// One GET. It changes nothing, so it may end after the lease.
     async fn get<T: DeserializeOwned>(&self, endpoint: Endpoint<'_>, query: Form) -> Reply<T> {
-        self.transport
-            .send(Request { method: Method::GET, endpoint, query, form: None, idempotency_key: None })
-            .await
+        self.call(Request { method: Method::GET, endpoint, query, form: None, idempotency_key: None }).await
     }
 }
 

@@ -17,7 +17,7 @@ use domain::provider::{
 use domain::reconcile::{Owner, RefundStanding, Standing};
 use domain::refund::RefundReason;
 use domain::text::{PaymentMethod, ReturnUrl, StatementDescriptor};
-use provider::Client;
+use provider::{Client, Places, State};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -66,12 +66,16 @@ impl Stub {
     }
 
     fn client(&self) -> Client {
-        Client::new(&self.url, "sk_test_1".into(), TIMEOUT).unwrap()
+        client(&self.url)
     }
 
     fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
+}
+
+fn client(url: &str) -> Client {
+    Client::new(url, "sk_test_1".into(), TIMEOUT, Places { callers: 2, background: 2 }).unwrap()
 }
 
 async fn read_request(stream: &mut tokio::net::TcpStream) -> String {
@@ -269,7 +273,7 @@ async fn what_is_no_answer_is_unknown() {
     let charge = charge();
     let key_reused = json!({"error": {"type": "idempotency_error", "message": "."}});
     for (status, body, unknown) in [
-        ("500 Internal Server Error", json!({}), Unknown::ServerError),
+        ("500 Internal Server Error", json!({}), Unknown::ServerError(Duration::ZERO)),
         ("500 Internal Server Error\r\nStripe-Should-Retry: false", json!({}), Unknown::StoredServerError),
         ("409 Conflict", key_reused.clone(), Unknown::Busy),
         ("424 Failed Dependency", json!({}), Unknown::Busy),
@@ -291,15 +295,90 @@ async fn what_is_no_answer_is_unknown() {
 async fn what_surely_did_not_happen_is_told_apart() {
     let charge = charge();
     for (status, why) in [
-        ("429 Too Many Requests", NotExecuted::Throttled),
+        ("429 Too Many Requests", NotExecuted::Throttled(Duration::ZERO)),
         ("401 Unauthorized", NotExecuted::Misconfigured),
         ("403 Forbidden", NotExecuted::Misconfigured),
     ] {
         assert_eq!(charged(status, json!({}), &charge).await, Outcome::NotExecuted(why));
     }
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let client = Client::new(&format!("http://{port}"), "sk_test_1".into(), TIMEOUT).unwrap();
+    let client = client(&format!("http://{port}"));
     assert_eq!(client.charge(&charge, &lease()).await, Outcome::NotExecuted(NotExecuted::Unreachable));
+}
+
+#[tokio::test]
+async fn how_long_the_provider_wants_to_be_left_alone_is_told_within_a_bound() {
+    let charge = charge();
+    for (header, seconds) in [("3", 3), ("86400", 20), ("Wed, 21 Oct 2026 07:28:00 GMT", 0), ("-1", 0)] {
+        let said = |status: &str| format!("{status}\r\nRetry-After: {header}").leak();
+        let after = Duration::from_secs(seconds);
+        let throttled = Outcome::NotExecuted(NotExecuted::Throttled(after));
+        assert_eq!(charged(said("429 Too Many Requests"), json!({}), &charge).await, throttled);
+        let unavailable = Outcome::Unknown(Unknown::ServerError(after));
+        assert_eq!(charged(said("503 Service Unavailable"), json!({}), &charge).await, unavailable);
+    }
+}
+
+/// Says the same so often, to calls of the background.
+async fn state_after(times: usize, status: &'static str) -> State {
+    let answer = Some((status, json!({"error": {"type": "card_error"}}).to_string()));
+    let stub = Stub::saying(vec![answer; times]).await;
+    let client = stub.client();
+    for _ in 0..times {
+        client.charge(&charge(), &lease()).await;
+    }
+    client.breaker().state()
+}
+
+#[tokio::test]
+async fn a_provider_that_says_no_is_not_down() {
+    for status in [
+        "402 Payment Required",
+        "400 Bad Request",
+        "401 Unauthorized",
+        "403 Forbidden",
+        "404 Not Found",
+        "409 Conflict",
+        "429 Too Many Requests",
+    ] {
+        assert_eq!(state_after(8, status).await, State::Closed, "{status}");
+    }
+    for status in ["500 Oops", "503 Oops", "500 Oops\r\nStripe-Should-Retry: false", "302 Found"] {
+        assert_eq!(state_after(5, status).await, State::Open, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn callers_do_not_wait_for_a_provider_that_is_down_and_the_background_probes_it() {
+    let charge = charge();
+    let mut answers = vec![None; 5];
+    answers.push(Some(("200 OK", intent(&charge, "succeeded").to_string())));
+    let stub = Stub::saying(answers).await;
+    let background = stub.client();
+    let callers = background.for_callers();
+    for _ in 0..5 {
+        assert_eq!(callers.charge(&charge, &lease()).await, Outcome::Unknown(Unknown::NoAnswer));
+    }
+    let refused = Outcome::NotExecuted(NotExecuted::BreakerOpen);
+    assert_eq!(callers.charge(&charge, &lease()).await, refused);
+    while !background.breaker().wants_probe(Instant::now()) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(callers.charge(&charge, &lease()).await, refused, "a caller is no probe");
+    assert!(matches!(background.charge(&charge, &lease()).await, Outcome::Settled(Found::Captured(..))));
+    assert_eq!((background.breaker().state(), stub.asked().len()), (State::Closed, 6));
+}
+
+#[tokio::test]
+async fn a_call_without_a_place_is_not_made() {
+    let stub = Stub::saying(vec![None, None]).await;
+    let callers = stub.client().for_callers();
+    let charge = charge();
+    let lease = lease();
+    let hang = || callers.charge(&charge, &lease);
+    let (_, _, third) = tokio::join!(hang(), hang(), hang());
+    assert_eq!(third, Outcome::NotExecuted(NotExecuted::BulkheadFull));
+    assert_eq!(stub.asked().len(), 2);
 }
 
 #[tokio::test]
@@ -470,7 +549,7 @@ async fn a_capture_says_how_much_and_repeats_with_its_key() {
     let stub = Stub::saying(vec![Some(("500 Oops", "{}".to_owned())), Some(("200 OK", captured))]).await;
     let client = stub.client();
     let first = client.capture(&target(&charge), asked, key, &lease()).await;
-    assert_eq!(first, Outcome::Unknown(Unknown::ServerError));
+    assert_eq!(first, Outcome::Unknown(Unknown::ServerError(Duration::ZERO)));
     let second = client.capture(&target(&charge), asked, key, &lease()).await;
     assert_eq!(second, Outcome::Settled(Found::Captured(IntentId::parse("pi_1").unwrap(), asked)));
     let [one, two] = &stub.asked()[..] else { panic!("two requests") };
@@ -622,7 +701,10 @@ async fn every_end_of_a_refund_has_its_meaning() {
             other => panic!("{status}: {other:?}"),
         }
     }
-    assert_eq!(ask("500 Oops", "{}".to_owned()).await, Outcome::Unknown(Unknown::ServerError));
+    assert_eq!(
+        ask("500 Oops", "{}".to_owned()).await,
+        Outcome::Unknown(Unknown::ServerError(Duration::ZERO))
+    );
 }
 
 #[tokio::test]

@@ -8,17 +8,17 @@ use domain::provider::{Failure, Found, Outcome, Target};
 
 /// Captures or cancels, or finds that it is done.
 pub(super) async fn take_step(attempt: &Attempt<'_>, asked: PendingOperation, target: &Target) -> Verdict {
-    let Attempt { app, operation, lease, .. } = attempt;
+    let Attempt { app, provider, operation, lease, .. } = attempt;
     if looks_first(&operation.progress, &app.settings.windows) {
-        match app.provider.retrieve(target).await {
+        match provider.retrieve(target).await {
             // not done yet
             Outcome::Settled(Found::Authorized(_) | Found::RequiresAction(..) | Found::Declined(..)) => {}
             other => return conclude(attempt, asked, other),
         }
     }
     let outcome = match asked {
-        PendingOperation::Capture(amount) => app.provider.capture(target, amount, operation.id, lease).await,
-        PendingOperation::Cancel => app.provider.cancel(target, Some(operation.id), lease).await,
+        PendingOperation::Capture(amount) => provider.capture(target, amount, operation.id, lease).await,
+        PendingOperation::Cancel => provider.cancel(target, Some(operation.id), lease).await,
     };
     conclude(attempt, asked, outcome)
 }

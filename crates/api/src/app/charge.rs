@@ -10,20 +10,20 @@ use domain::provider::{Charge, Closed, Failure, Found, IntentId, Outcome, Target
 /// Takes the charge one step further.
 pub(super) async fn take_step(attempt: &Attempt<'_>) -> Verdict {
     let charging = Charging { attempt, charge: Charge::of(attempt.operation, attempt.payment) };
-    let Attempt { app, operation, lease, payment } = attempt;
+    let Attempt { app, provider, operation, lease, payment } = attempt;
     let windows = &app.settings.windows;
     match (next_step(&operation.progress, payment.intent.is_some(), windows), &payment.intent) {
         (Step::Retrieve, Some(intent)) => {
             let target = Target::of(payment, intent.clone());
-            charging.conclude(app.provider.retrieve(&target).await).await
+            charging.conclude(provider.retrieve(&target).await).await
         }
         (Step::Send | Step::Retrieve, _) => {
             let lease = windows.charging_lease(lease, &operation.progress);
-            charging.conclude(app.provider.charge(&charging.charge, &lease).await).await
+            charging.conclude(provider.charge(&charging.charge, &lease).await).await
         }
         (Step::LookUp, _) => charging.look_up(Why::Again).await,
         (Step::Decide, _) if planted(Bug::PostsInsteadOfLooking) => {
-            charging.conclude(app.provider.charge(&charging.charge, lease).await).await
+            charging.conclude(provider.charge(&charging.charge, lease).await).await
         }
         (Step::Close, _) => charging.close().await,
         (Step::Decide, _) => charging.decide().await,
@@ -38,7 +38,7 @@ struct Charging<'a> {
 impl Charging<'_> {
     /// Makes sure that the charge can never execute. Then it is either canceled or found.
     async fn close(&self) -> Verdict {
-        let closed = self.attempt.app.provider.close(&self.charge, self.attempt.lease).await;
+        let closed = self.attempt.provider.close(&self.charge, self.attempt.lease).await;
         match self.attempt.settled(closed) {
             Ok(Closed::Ours(intent)) => self.conclude(Outcome::Settled(Found::Unconfirmed(intent))).await,
             Ok(Closed::AlreadyExecuted | Closed::Refused) => self.decide().await,
@@ -71,9 +71,9 @@ impl Charging<'_> {
     async fn find(&self) -> Result<Option<Found>, Open> {
         // the provider's clock is not ours
         const SKEW: time::Duration = time::Duration::minutes(10);
-        let Attempt { app, operation, lease, .. } = self.attempt;
+        let Attempt { provider, operation, lease, .. } = self.attempt;
         let since = operation.created_at.saturating_sub(SKEW);
-        self.attempt.settled(app.provider.find(&self.charge, since, lease).await)
+        self.attempt.settled(provider.find(&self.charge, since, lease).await)
     }
 
     /// What the provider's word on the charge means for the payment.
@@ -125,7 +125,7 @@ impl Charging<'_> {
     /// Cancels the intent, or learns what it is instead. `Err`: nobody can tell yet.
     async fn cancel(&self, intent: IntentId) -> Result<Found, Open> {
         let target = Target::of(self.attempt.payment, intent.clone());
-        match self.attempt.app.provider.cancel(&target, None, self.attempt.lease).await {
+        match self.attempt.provider.cancel(&target, None, self.attempt.lease).await {
             // refused outright, and perhaps for this moment only
             Outcome::Settled(Found::Rejected(_) | Found::Declined(None, _))
             | Outcome::NotExecuted(_)

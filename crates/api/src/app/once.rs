@@ -1,6 +1,6 @@
 //! A request that moves money, carried out once: the road from its key to its answer.
 
-use crate::app::operations::carry_out;
+use crate::app::operations::{Carried, Carrier, carry_out};
 use crate::app::{payments, refunds};
 use crate::middleware::auth::Caller;
 use crate::middleware::shed::Slot;
@@ -227,13 +227,14 @@ async fn begin(app: Arc<App>, request: MoneyRequest, arrived: Instant, reply: Re
 /// The first request with its key: carries the operation out, and answers at the latest when the caller has waited
 /// long enough.
 async fn first(serving: &Serving<'_>, until: Instant, reply: Reply) {
-    let work = carry_out(serving.app, serving.leased);
+    let work = carry_out(serving.app, serving.leased, Carrier::Caller(until.into_std()));
     tokio::pin!(work);
     tokio::select! {
-        answer = &mut work => {
-            let told = match answer {
-                Some(answer) => Told::Answered { answer, replayed: false },
-                None => serving.wait_for_others(until).await,
+        carried = &mut work => {
+            let told = match carried {
+                Carried::Settled(answer) => Told::Answered { answer, replayed: false },
+                Carried::Left => serving.wait_for_others(until).await,
+                Carried::NotAsked => serving.accept().await,
             };
             drop(reply.send(Ok(told)));
         }

@@ -4,6 +4,7 @@
 //! No transaction is open and no connection is held while the network is.
 
 use crate::answer;
+use crate::app::retry::Again;
 use crate::app::{capture, charge, refunds, watch};
 use crate::state::App;
 use domain::event::Actor;
@@ -13,7 +14,7 @@ use domain::operation::{
     LOOK_UP_AFTER, Lease, Leased, Operation, OperationKind, rest_of_watch, rest_while_waiting,
 };
 use domain::payment::{Change, Payment, Status};
-use domain::provider::{Failure, IntentId, NotExecuted, Outcome, RefundObjectId, Target, Unknown};
+use domain::provider::{Failure, IntentId, NotExecuted, Outcome, Provider, RefundObjectId, Target, Unknown};
 use domain::refund::{Refund, RefundChange, RefundStatus};
 use persistence::StoreError;
 use persistence::idempotency::StoredAnswer;
@@ -63,11 +64,27 @@ pub(super) struct Open {
     pub(super) why: Why,
     pub(super) intent: Option<IntentId>,
     pub(super) refund: Option<RefundObjectId>,
+    /// Whether another try may soon bring more.
+    pub(super) again: Option<Again>,
 }
 
 impl Open {
     pub(super) fn new(why: Why) -> Self {
-        Self { why, intent: None, refund: None }
+        Self { why, intent: None, refund: None, again: None }
+    }
+
+    /// What two tries taught together.
+    fn then(self, second: Self) -> Self {
+        let why = match (self.why, second.why) {
+            (Why::ServerErrors(one), Why::ServerErrors(other)) => {
+                Why::ServerErrors(one.saturating_add(other))
+            }
+            (first @ Why::ServerErrors(_), Why::Again) => first,
+            // the second was not made
+            (first, Why::AtOnce | Why::NotAsked) => first,
+            (_, second) => second,
+        };
+        Self { why, ..second }
     }
 }
 
@@ -77,6 +94,8 @@ pub(super) enum Why {
     Again,
     /// Nothing was sent; at once, by whoever has a lease that is long enough.
     AtOnce,
+    /// Nothing was sent, because the provider is down or too much is under way; by the worker, when it may.
+    NotAsked,
     /// Somebody else has to end it; looked at again after so long.
     Later(Duration),
     /// So many 5xx to its key.
@@ -90,6 +109,8 @@ pub(super) enum Why {
 /// One step at the provider, under a lease.
 pub(super) struct Attempt<'a> {
     pub(super) app: &'a App,
+    /// For whoever carries it out.
+    pub(super) provider: &'a dyn Provider,
     pub(super) operation: &'a Operation,
     pub(super) lease: &'a Lease,
     pub(super) payment: &'a Payment,
@@ -103,29 +124,60 @@ impl Attempt<'_> {
                 self.app.credentials.accepted(self.operation.kind);
                 Ok(value)
             }
-            Outcome::NotExecuted(why) => Err(Open::new(match why {
-                NotExecuted::Misconfigured => {
-                    self.app.credentials.refused(self.operation.kind);
-                    Why::Again
-                }
-                NotExecuted::Unreachable | NotExecuted::Throttled => Why::Again,
-                NotExecuted::LeaseTooShort => Why::AtOnce,
-            })),
-            Outcome::Unknown(why) => Err(match why {
-                Unknown::NoAnswer | Unknown::Busy | Unknown::OtherParameters | Unknown::Unreadable => {
-                    Open::new(Why::Again)
-                }
-                Unknown::ServerError => Open::new(Why::ServerErrors(1)),
-                Unknown::StoredServerError => Open::new(Why::ServerErrors(LOOK_UP_AFTER)),
-                Unknown::StillProcessing(intent) => {
-                    let why = Why::Later(rest_while_waiting(self.operation.progress.age));
-                    Open { intent: Some(intent), ..Open::new(why) }
-                }
-                // its id is not learnt: it is not ours
-                Unknown::Contradicted(wrong) => {
-                    Open::new(Why::Contradicted { field: wrong.field, object: Some(wrong.object) })
-                }
-            }),
+            Outcome::NotExecuted(why) => {
+                let again = Again::after_not_executed(why);
+                Err(Open { again, ..Open::new(self.why_not_executed(why)) })
+            }
+            Outcome::Unknown(why) => {
+                let again = Again::after_unknown(&why);
+                Err(Open { again, ..self.why_unknown(why) })
+            }
+        }
+    }
+
+    fn why_not_executed(&self, why: NotExecuted) -> Why {
+        match why {
+            NotExecuted::Misconfigured => {
+                self.app.credentials.refused(self.operation.kind);
+                Why::Again
+            }
+            NotExecuted::Unreachable | NotExecuted::Throttled(_) => Why::Again,
+            NotExecuted::LeaseTooShort => Why::AtOnce,
+            NotExecuted::BreakerOpen | NotExecuted::BulkheadFull => Why::NotAsked,
+        }
+    }
+
+    fn why_unknown(&self, why: Unknown) -> Open {
+        match why {
+            Unknown::NoAnswer | Unknown::Busy | Unknown::OtherParameters | Unknown::Unreadable => {
+                Open::new(Why::Again)
+            }
+            Unknown::ServerError(_) => Open::new(Why::ServerErrors(1)),
+            Unknown::StoredServerError => Open::new(Why::ServerErrors(LOOK_UP_AFTER)),
+            Unknown::StillProcessing(intent) => {
+                let why = Why::Later(rest_while_waiting(self.operation.progress.age));
+                Open { intent: Some(intent), ..Open::new(why) }
+            }
+            // its id is not learnt: it is not ours
+            Unknown::Contradicted(wrong) => {
+                Open::new(Why::Contradicted { field: wrong.field, object: Some(wrong.object) })
+            }
+        }
+    }
+
+    /// A step, and the same once more if that may help a caller who waits `until` then.
+    async fn take_steps(&self, refund: Option<&Refund>, until: Instant) -> Verdict {
+        let open = match self.take_step(refund).await {
+            Verdict::Open(open) => open,
+            ended => return ended,
+        };
+        let Some(again) = open.again else { return Verdict::Open(open) };
+        let Some(rest) = again.rest(self, until) else { return Verdict::Open(open) };
+        tokio::time::sleep(rest).await;
+        self.app.metrics.retried(again.reason);
+        match self.take_step(refund).await {
+            Verdict::Open(second) => Verdict::Open(open.then(second)),
+            ended => ended,
         }
     }
 
@@ -151,12 +203,44 @@ impl Attempt<'_> {
     }
 }
 
-/// Takes the operation one step further. An answer means that it is settled; `None` that somebody will take it up again.
-pub async fn carry_out(app: &App, leased: &Leased) -> Option<StoredAnswer> {
+/// Who carries an operation out.
+#[derive(Debug, Clone, Copy)]
+pub enum Carrier {
+    /// The first request, whose caller waits until then.
+    Caller(Instant),
+    /// The worker: nobody waits, and what brings no outcome is put off.
+    Worker,
+}
+
+/// How carrying an operation out ended.
+pub enum Carried {
+    /// It is settled, with this answer.
+    Settled(StoredAnswer),
+    /// There is nothing to tell: if it is open, somebody will take it up again.
+    Left,
+    /// The provider was not asked, and nobody knows when it will be.
+    NotAsked,
+}
+
+/// Takes the operation one step further.
+pub async fn carry_out(app: &App, leased: &Leased, carrier: Carrier) -> Carried {
     let Leased { operation, lease, payment, refund } = leased;
-    let attempt = Attempt { app, operation, lease, payment };
+    let provider = match carrier {
+        Carrier::Caller(_) => app.provider_for_callers.as_ref(),
+        Carrier::Worker => app.provider.as_ref(),
+    };
+    let attempt = Attempt { app, provider, operation, lease, payment };
+    let steps = async {
+        match carrier {
+            Carrier::Caller(until) => {
+                app.retry_budget.deposit();
+                attempt.take_steps(refund.as_ref(), until).await
+            }
+            Carrier::Worker => attempt.take_step(refund.as_ref()).await,
+        }
+    };
     let verdict = tokio::select! {
-        verdict = attempt.take_step(refund.as_ref()) => verdict,
+        verdict = steps => verdict,
         // the process stops and cannot wait for the provider: whoever is next repeats the step, with the same key
         () = app.stop.giving_up() => Verdict::Open(Open::new(Why::AtOnce)),
     };
@@ -172,10 +256,10 @@ pub async fn carry_out(app: &App, leased: &Leased) -> Option<StoredAnswer> {
         Verdict::Open(open) => Err(open),
     };
     match settled {
-        Ok(answer) => answer,
+        Ok(answer) => answer.map_or(Carried::Left, Carried::Settled),
         Err(open) => {
             pause(&attempt, &open).await;
-            None
+            if matches!(open.why, Why::NotAsked) { Carried::NotAsked } else { Carried::Left }
         }
     }
 }
@@ -324,8 +408,9 @@ async fn insist(attempt: &Attempt<'_>, settle: &Settle<'_>) -> bool {
 
 async fn pause(attempt: &Attempt<'_>, open: &Open) {
     let Attempt { app, operation, lease, .. } = attempt;
+    let not_before = open.again.map(|again| again.not_before).unwrap_or_default();
     let mut pause = Pause {
-        delay: full_jitter(operation.progress.attempts),
+        delay: not_before.saturating_add(full_jitter(operation.progress.attempts)),
         attempted: true,
         intent: open.intent.as_ref(),
         refund: open.refund.as_ref(),
@@ -333,7 +418,7 @@ async fn pause(attempt: &Attempt<'_>, open: &Open) {
     };
     match &open.why {
         Why::Again => {}
-        Why::AtOnce => pause = Pause { delay: Duration::ZERO, attempted: false, ..pause },
+        Why::AtOnce | Why::NotAsked => pause = Pause { delay: Duration::ZERO, attempted: false, ..pause },
         Why::Later(delay) => pause.delay = *delay,
         Why::ServerErrors(count) => pause.server_errors = *count,
         Why::Absent => pause = Pause { delay: app.settings.windows.lease, absent: true, ..pause },

@@ -316,7 +316,7 @@ async fn insist<'a, T>(ask: impl Fn() -> Answer<'a, T>) -> Result<T, Unfinished>
             Outcome::NotExecuted(NotExecuted::Misconfigured) => {
                 return Err(Unfinished::Provider("does not take our credentials"));
             }
-            Outcome::NotExecuted(NotExecuted::Throttled) => "wants fewer requests",
+            Outcome::NotExecuted(NotExecuted::Throttled(_)) => "wants fewer requests",
             Outcome::NotExecuted(_) => "cannot be reached",
             Outcome::Unknown(Unknown::NoAnswer) => "does not answer",
             Outcome::Unknown(Unknown::Unreadable) => "answers what cannot be read",

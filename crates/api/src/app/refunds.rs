@@ -27,16 +27,16 @@ pub(super) async fn refund(
 
 /// Gives the money back, or finds that it was given.
 pub(super) async fn take_step(attempt: &Attempt<'_>, refund: &Refund, intent: &IntentId) -> Verdict {
-    let Attempt { app, operation, lease, .. } = attempt;
+    let Attempt { app, provider, operation, lease, .. } = attempt;
     let order = RefundOrder::of(operation, refund, intent.clone());
     // what the provider works on is only read
     if refund.object.is_some() || looks_first(&operation.progress, &app.settings.windows) {
-        match app.provider.find_refund(&order, refund.object.as_ref(), lease).await {
+        match provider.find_refund(&order, refund.object.as_ref(), lease).await {
             Outcome::Settled(None) => {}
             other => return conclude(attempt, refund, other),
         }
     }
-    conclude(attempt, refund, app.provider.refund(&order, lease).await.map(Some))
+    conclude(attempt, refund, provider.refund(&order, lease).await.map(Some))
 }
 
 /// What the provider's word on a refund means for it.

@@ -22,7 +22,7 @@ pub(super) async fn watch_payment(attempt: &Attempt<'_>, target: &Target) -> Ver
     if attempt.payment.state.pending().is_some() {
         return later(rest);
     }
-    let found = match attempt.settled(attempt.app.provider.retrieve(target).await) {
+    let found = match attempt.settled(attempt.provider.retrieve(target).await) {
         Ok(found) => found,
         Err(open) => return unseen(open, rest),
     };
@@ -30,7 +30,7 @@ pub(super) async fn watch_payment(attempt: &Attempt<'_>, target: &Target) -> Ver
     let found = match found {
         // never to be confirmed after this, so that it cannot hold money when the payment is shown as canceled
         Found::RequiresAction(..) | Found::Unconfirmed(_) if given_up => {
-            match attempt.settled(attempt.app.provider.cancel(target, None, attempt.lease).await) {
+            match attempt.settled(attempt.provider.cancel(target, None, attempt.lease).await) {
                 Ok(found) => found,
                 Err(open) => return unseen(open, rest),
             }
@@ -66,13 +66,13 @@ fn unseen(open: Open, rest: Duration) -> Verdict {
 
 /// Looks at a refund that succeeded.
 pub(super) async fn watch_refund(attempt: &Attempt<'_>, refund: &Refund, intent: &IntentId) -> Verdict {
-    let Attempt { app, operation, lease, .. } = attempt;
+    let Attempt { provider, operation, lease, .. } = attempt;
     let age = operation.progress.age;
     if refund.status != RefundStatus::Succeeded || age >= REFUND_WATCHED_FOR {
         return Verdict::Over;
     }
     let order = RefundOrder::of(operation, refund, intent.clone());
-    match attempt.settled(app.provider.find_refund(&order, refund.object.as_ref(), lease).await) {
+    match attempt.settled(provider.find_refund(&order, refund.object.as_ref(), lease).await) {
         Ok(failed @ Some(FoundRefund::Failed(..))) => {
             refunds::conclude(attempt, refund, Outcome::Settled(failed))
         }
