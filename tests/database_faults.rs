@@ -1,134 +1,36 @@
 //! Whatever becomes of the database, every request is answered in its time, and soon after the repair all is well again.
 
+use crate::callers::{Asked, Callers, Expected, LASTING, impatient};
 use crate::support::{PAYMENTS, SOON, seconds};
 use anyhow::{Context, Result, ensure};
 use devstack::Fault;
-use e2e::{Answer, Api, World, WorldOptions, eventually, payment};
+use e2e::{World, WorldOptions, eventually};
 use std::fs;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::process::Command;
-use tokio::task::JoinSet;
-use uuid::Uuid;
-
-/// What the services are told: a request is answered within this.
-const DEADLINE: Duration = Duration::from_secs(3);
-/// What the answer may take beyond it on its way.
-const MARGIN: Duration = Duration::from_millis(500);
-/// From the repair to the first answer that is as it should be.
-const RECOVERY: Duration = Duration::from_secs(3);
-/// How long a fault lasts: longer than any request, so that some meet nothing else.
-const LASTING: Duration = Duration::from_secs(6);
-/// How many ask at the same time, more than there are connections, and their pause.
-const CALLERS: usize = 8;
-const PAUSE: Duration = Duration::from_millis(50);
 
 fn options() -> WorldOptions {
-    WorldOptions::default()
-        .set("PAYWRIGHT_REQUEST_TIMEOUT", &format!("{}s", DEADLINE.as_secs()))
-        .set("PAYWRIGHT_SYNC_WAIT", "2s")
-        .set("PAYWRIGHT_PROVIDER_TIMEOUT", "1s")
-        .set("PAYWRIGHT_LEASE", "7s")
-        .set("PAYWRIGHT_DATABASE_CONNECTIONS", "5")
+    impatient().set("PAYWRIGHT_DATABASE_CONNECTIONS", "5")
 }
 
-/// A request and its answer.
-struct Asked {
-    what: &'static str,
-    at: Instant,
-    took: Duration,
-    answer: Answer,
+fn is_good(asked: &Asked) -> bool {
+    asked.answer.status < 300
 }
 
-impl Asked {
-    fn is_good(&self) -> bool {
-        self.answer.status < 300
-    }
-}
-
-/// Callers who create payments and read them, again and again, and note what they are told.
-struct Callers {
-    stop: Arc<AtomicBool>,
-    tasks: JoinSet<Result<(Vec<Asked>, Vec<String>)>>,
-    api: Api,
-}
-
-impl Callers {
-    fn of(world: &World) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut tasks = JoinSet::new();
-        for _ in 0..CALLERS {
-            let (api, stop) = (world.api.clone(), Arc::clone(&stop));
-            tasks.spawn(async move {
-                let (mut asked, mut open) = (Vec::new(), Vec::new());
-                while !stop.load(Ordering::Relaxed) {
-                    let key = Uuid::new_v4().to_string();
-                    let at = Instant::now();
-                    let answer = api.create(&key, &payment(&key)).await?;
-                    if Api::is_worth_repeating(&answer) {
-                        open.push(key);
-                    }
-                    asked.push(Asked { what: "create", at, took: at.elapsed(), answer });
-                    let at = Instant::now();
-                    let answer = api.get(PAYMENTS).await?;
-                    asked.push(Asked { what: "list", at, took: at.elapsed(), answer });
-                    tokio::time::sleep(PAUSE).await;
-                }
-                Ok((asked, open))
-            });
-        }
-        Self { stop, tasks, api: world.api.clone() }
-    }
-
-    /// Lets them go on until some are answered as they should be, counted from the repair.
-    async fn rest(mut self, fault: &str, broken: Instant, repaired: Instant) -> Result<Vec<Asked>> {
-        tokio::time::sleep_until((repaired + RECOVERY + seconds(1)).into()).await;
-        self.stop.store(true, Ordering::Relaxed);
-        let (mut asked, mut open) = (Vec::new(), Vec::new());
-        while let Some(told) = self.tasks.join_next().await {
-            let (some, left) = told??;
-            asked.extend(some);
-            open.extend(left);
-        }
-        for one in &asked {
-            let Asked { what, took, answer, .. } = one;
-            assert!(*took <= DEADLINE + MARGIN, "{fault}: {what} answered after {took:?}: {}", answer.status);
-            if !one.is_good() {
-                let code = answer.code();
-                assert_eq!(answer.status, 503, "{fault}: {what}: {}", answer.json());
-                assert!(["unavailable", "timeout", "overloaded"].contains(&code.as_str()), "{fault}: {code}");
-                assert!(answer.header("retry-after").parse::<u32>().is_ok(), "{fault}: {what} {code}");
-            }
-        }
-        for what in ["create", "list"] {
-            let good = asked.iter().filter(|one| one.what == what && one.is_good());
-            let first = good.map(|one| one.at + one.took).filter(|end| *end >= repaired).min();
-            let first = first.with_context(|| format!("{fault}: no {what} is answered well"))? - repaired;
-            println!("{fault}: first {what} {} ms after the repair", first.as_millis());
-            assert!(first <= RECOVERY, "{fault}: {what} after {first:?}");
-        }
-        let meanwhile = asked.iter().filter(|one| (broken..repaired).contains(&(one.at + one.took)));
-        let (good, bad): (Vec<&Asked>, Vec<&Asked>) = meanwhile.partition(|one| one.is_good());
-        let longest = asked.iter().map(|one| one.took).max().unwrap_or_default();
-        println!("{fault}: {} good, {} 503 meanwhile; longest {longest:?}", good.len(), bad.len());
-        // a good client repeats what it was not told, with the same key, and is told
-        for key in open {
-            let mut told = 0;
-            eventually(SOON * 2, "what was asked for is carried out", async || {
-                told = self.api.create(&key, &payment(&key)).await?.status;
-                Ok(told == 201)
-            })
-            .await
-            .with_context(|| format!("{fault}: last told {told}"))?;
-        }
-        Ok(asked)
-    }
-}
+/// What is not done is refused, and says when to come back.
+const REFUSED_OR_DONE: Expected = Expected {
+    good: is_good,
+    fair: |asked| {
+        let code = asked.answer.code();
+        let is_refused = ["unavailable", "timeout", "overloaded"].contains(&code.as_str());
+        let says_when = asked.answer.header("retry-after").parse::<u32>().is_ok();
+        is_good(asked) || asked.answer.status == 503 && is_refused && says_when
+    },
+};
 
 /// How many 503 there were between two moments.
 fn refused(asked: &[Asked], from: Instant, to: Instant) -> usize {
-    asked.iter().filter(|one| !one.is_good() && (from..to).contains(&(one.at + one.took))).count()
+    asked.iter().filter(|one| !is_good(one) && (from..to).contains(&(one.at + one.took))).count()
 }
 
 async fn warm(world: &World) -> Result<Callers> {
@@ -177,7 +79,7 @@ async fn row(
     meanwhile(&world).await?;
     end(&world).await?;
     let repaired = Instant::now();
-    let asked = callers.rest(fault, broken, repaired).await?;
+    let asked = callers.rest(fault, REFUSED_OR_DONE, broken, repaired).await?;
     assert!(refused(&asked, broken, repaired) > 0, "{fault}: nobody noticed");
     finish(world).await
 }
@@ -217,7 +119,7 @@ async fn open_connections_fall_silent() -> Result<()> {
     // the network is whole at once, and only what was open is lost
     world.stack.database_proxy()?.silence();
     let broken = Instant::now();
-    callers.rest("silent death", broken, broken).await?;
+    callers.rest("silent death", REFUSED_OR_DONE, broken, broken).await?;
     finish(world).await
 }
 
@@ -233,7 +135,7 @@ async fn a_lock_is_held() -> Result<()> {
     says(&world, 200, "ok").await?;
     lock.rollback().await?;
     let repaired = Instant::now();
-    let asked = callers.rest("lock held", broken, repaired).await?;
+    let asked = callers.rest("lock held", REFUSED_OR_DONE, broken, repaired).await?;
     assert!(refused(&asked, broken, repaired) > 0);
     finish(world).await
 }
@@ -355,7 +257,7 @@ async fn the_server_stands_still() -> Result<()> {
     tokio::time::sleep(LASTING).await;
     signal("-CONT", &stopped).await?;
     let repaired = Instant::now();
-    let asked = callers.rest("SIGSTOP", broken, repaired).await?;
+    let asked = callers.rest("SIGSTOP", REFUSED_OR_DONE, broken, repaired).await?;
     assert!(refused(&asked, broken, repaired) > 0);
     finish(world).await
 }
@@ -369,7 +271,7 @@ async fn the_server_is_killed() -> Result<()> {
     tokio::time::sleep(LASTING).await;
     world.stack.restart_postgres().await?;
     let repaired = Instant::now();
-    let asked = callers.rest("kill -9", broken, repaired).await?;
+    let asked = callers.rest("kill -9", REFUSED_OR_DONE, broken, repaired).await?;
     assert!(refused(&asked, broken, repaired) > 0);
     finish(world).await
 }
@@ -382,6 +284,6 @@ async fn the_server_is_restarted() -> Result<()> {
     world.stack.postgres()?.stop(SOON).await?;
     world.stack.restart_postgres().await?;
     let repaired = Instant::now();
-    callers.rest("restart", broken, repaired).await?;
+    callers.rest("restart", REFUSED_OR_DONE, broken, repaired).await?;
     finish(world).await
 }

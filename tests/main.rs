@@ -1,5 +1,6 @@
 //! End to end: service, database and simulator as real processes, over real sockets. A module per story.
 
+mod callers;
 mod capture_and_cancel;
 mod card_numbers;
 mod clients;
@@ -19,6 +20,8 @@ mod metrics;
 mod openapi;
 mod order_of_checks;
 mod provider_answers;
+mod provider_faults;
+mod provider_outage;
 mod race;
 mod reconcile;
 mod refunds;

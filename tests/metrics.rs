@@ -73,6 +73,8 @@ async fn requests_operations_keys_and_calls_are_counted() -> Result<()> {
     assert_eq!(calls("/v1/payment_intents", "declined"), Some(1.0));
     assert_eq!(calls("/v1/refunds", "throttled"), Some(1.0));
     assert_eq!(calls("/v1/refunds", "object"), Some(1.0));
+    let retried = [("payments_provider_outcome", "throttled")];
+    assert_eq!(value(&text, "payments_provider_retries_total", &retried), Some(1.0));
     let pool = [("db_client_connection_pool_name", "payments")];
     assert_eq!(value(&text, "db_client_connection_max", &pool), Some(20.0));
     assert!(value(&text, "db_client_connection_count", &pool) >= Some(1.0), "{text}");

@@ -65,7 +65,7 @@ fn drawn(spans: &[Span]) -> String {
 async fn a_payment_that_needed_a_retry_and_the_worker_is_one_tree_without_personal_data() -> Result<()> {
     let collector = Collector::start().await?;
     let world = traced(impatient(), &collector).await?;
-    world.simulator.fault("POST /v1/payment_intents", "reset_before", Some(2), 0).await?;
+    world.simulator.fault("POST /v1/payment_intents", "reset_before", Some(3), 0).await?;
     let mut body = payment("reference-of-the-merchant");
     body["description"] = json!("description of the goods");
     body["customer"] = json!({ "name": "Zoë Ångström", "email": "zoe@customer.example" });
@@ -95,11 +95,11 @@ async fn a_payment_that_needed_a_retry_and_the_worker_is_one_tree_without_person
     );
     assert_eq!(count(&spans, "create payment", SpanKind::Internal), 1, "{tree}");
     assert_eq!(count(&spans, "claim operation", SpanKind::Client), 1, "{tree}");
-    assert_eq!(count(&spans, "POST /v1/payment_intents", SpanKind::Client), 3, "{tree}");
+    assert_eq!(count(&spans, "POST /v1/payment_intents", SpanKind::Client), 4, "{tree}");
     assert_eq!(count(&spans, "finish charge", SpanKind::Internal), 2, "{tree}");
     assert_eq!(count(&spans, "settle payment", SpanKind::Client), 1, "{tree}");
     let failed = spans.iter().filter(|span| span.status.as_ref().is_some_and(|status| status.code == 2));
-    assert_eq!(failed.count(), 2, "the two calls without an answer\n{tree}");
+    assert_eq!(failed.count(), 3, "the three calls without an answer\n{tree}");
 
     let attributes = |span: &Span| -> Vec<KeyValue> {
         let events = span.events.iter().flat_map(|event| event.attributes.clone());

@@ -12,6 +12,7 @@ mod hangups;
 mod kills;
 mod migrations;
 mod model;
+mod outage;
 mod pages;
 mod pooler;
 mod race;
@@ -41,6 +42,7 @@ enum Drill {
     Kills(kills::Options),
     Migrations(migrations::Options),
     Model(model::Options),
+    Outage(outage::Options),
     Pages(pages::Options),
     Pooler(pooler::Options),
     Race(race::Options),
@@ -62,6 +64,7 @@ async fn main() -> Result<()> {
         Drill::Kills(options) => kills::run(options).await,
         Drill::Migrations(options) => migrations::run(options).await,
         Drill::Model(options) => model::run(options),
+        Drill::Outage(options) => outage::run(options).await,
         Drill::Pages(options) => pages::run(options).await,
         Drill::Pooler(options) => pooler::run(options).await,
         Drill::Race(options) => race::run(options).await,

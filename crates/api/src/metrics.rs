@@ -217,7 +217,6 @@ fn observe_breaker(breaker: &Arc<Breaker>) {
     let breaker = Arc::clone(breaker);
     opentelemetry::global::meter("payments")
         .i64_observable_gauge("payments.provider.breaker")
-        .with_unit("1")
         .with_description("What the circuit breaker before the payment provider does: 1 for its state.")
         .with_callback(move |gauge| {
             let now = breaker.state();

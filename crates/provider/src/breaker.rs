@@ -19,7 +19,11 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { failures: 5, first_pause: Duration::from_millis(500), longest_pause: Duration::from_secs(2) }
+        Self {
+            failures: 5,
+            first_pause: Duration::from_millis(500),
+            longest_pause: Duration::from_millis(1500),
+        }
     }
 }
 

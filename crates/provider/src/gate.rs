@@ -64,6 +64,12 @@ impl Gate {
             .with_unit("{call}")
             .with_description("Calls to the payment provider that were not made, by lane and reason.")
             .build();
+        for lane in [Lane::Callers, Lane::Background] {
+            for reason in ["breaker_open", "bulkhead_full"] {
+                // a counter that is not there before its first call looks as if it had never grown
+                refused.add(0, &labels(lane, reason));
+            }
+        }
         let places_of = |places: usize| Semaphore::new(places.min(Semaphore::MAX_PERMITS));
         Self {
             breaker,
@@ -93,13 +99,13 @@ impl Gate {
     }
 
     fn refuse(&self, lane: Lane, why: NotExecuted, reason: &'static str) -> NotExecuted {
-        let labels = [
-            KeyValue::new("payments.provider.lane", lane.name()),
-            KeyValue::new("payments.provider.refusal", reason),
-        ];
-        self.refused.add(1, &labels);
+        self.refused.add(1, &labels(lane, reason));
         why
     }
+}
+
+fn labels(lane: Lane, reason: &'static str) -> [KeyValue; 2] {
+    [KeyValue::new("payments.provider.lane", lane.name()), KeyValue::new("payments.provider.refusal", reason)]
 }
 
 impl Admitted<'_> {
