@@ -107,6 +107,20 @@ async fn an_answer_that_is_lost_or_unreadable_never_makes_a_second_charge() -> R
 }
 
 #[tokio::test]
+async fn who_does_not_wait_gets_no_second_try() -> Result<()> {
+    let world = World::start().await?;
+    for (key, prefer, attempts) in [("waits", None, 0), ("leaves", Some("respond-async"), 1)] {
+        world.simulator.create_fault("reset_before", Some(1), 0).await?;
+        world.api.create_preferring(key, &payment(key), prefer).await?;
+        world.at_rest(SOON).await?;
+        let handed_back = "SELECT sum(attempts) FROM operations WHERE idempotency_key IS NOT NULL";
+        assert_eq!(count(&world, handed_back).await?, attempts, "{key}");
+    }
+    assert_eq!(world.simulator.calls(CREATE).await?, 4);
+    world.finish().await
+}
+
+#[tokio::test]
 async fn a_declined_charge_stays_declined_when_its_answer_is_lost() -> Result<()> {
     let world = impatient().start().await?;
     world.simulator.create_fault("reset_after", Some(1), 0).await?;

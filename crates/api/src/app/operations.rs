@@ -452,3 +452,21 @@ pub(super) fn full_jitter(attempts: u32) -> Duration {
     let bound = PAUSE.saturating_mul(2_u32.saturating_pow(attempts)).min(LONGEST_PAUSE);
     rand::rng().random_range(Duration::ZERO..=bound)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_two_tries_taught_is_added_up() {
+        let errors = |first, second| match Open::new(first).then(Open::new(second)).why {
+            Why::ServerErrors(count) => Some(count),
+            _ => None,
+        };
+        assert_eq!(errors(Why::ServerErrors(1), Why::ServerErrors(1)), Some(2));
+        assert_eq!(errors(Why::ServerErrors(1), Why::Again), Some(1));
+        assert_eq!(errors(Why::Again, Why::ServerErrors(1)), Some(1));
+        assert_eq!(errors(Why::ServerErrors(1), Why::NotAsked), Some(1), "the second was not made");
+        assert_eq!(errors(Why::ServerErrors(1), Why::Later(PAUSE)), None);
+    }
+}
