@@ -20,6 +20,8 @@ const REST: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How long it may take until enough is open for the next kill.
 const OPEN_BOUND: Duration = Duration::from_secs(30);
+/// What the provider takes for an answer when nothing is wrong with it.
+const USUAL_LATENCY: Duration = Duration::from_millis(20);
 /// Between two kills, in milliseconds, beside the time that the restart takes.
 const PAUSE_MS: std::ops::Range<u64> = 0..1000;
 /// A service believes the provider to have forgotten a key after 24 h. What is open so long is made to look so old ...
@@ -133,6 +135,7 @@ impl Storm {
         let customers = customers.stop().await?;
         count_injected(world, &mut injected).await?;
         world.simulator.heal().await?;
+        world.simulator.settings(&json!({ "latency_ms": USUAL_LATENCY.as_millis() })).await?;
 
         let healed = Instant::now();
         // how long it took is a figure, and that it took too long a missed bound

@@ -20,12 +20,15 @@ use persistence::idempotency::StoredAnswer;
 use persistence::operations::{Pause, Settlement, Watch};
 use persistence::refunds::RefundSettlement;
 use rand::Rng;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 /// The pause before the second attempt is at most this, and doubles from there ...
 const PAUSE: Duration = Duration::from_millis(200);
 /// ... to this. Whatever was wrong, it is tried again so soon after it has ended.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// So long before it has to be, a lease is prolonged. A lease exceeds an attempt by 5 s.
+const TO_PROLONG: Duration = Duration::from_secs(2);
 /// How often a settlement is tried within the lease. After that it is the next holder's.
 const SETTLE_TRIES: u32 = 3;
 
@@ -91,7 +94,7 @@ pub(super) enum Why {
 pub(super) struct Attempt<'a> {
     pub(super) app: &'a App,
     pub(super) operation: &'a Operation,
-    pub(super) lease: &'a Lease,
+    pub(super) lease: Lease,
     pub(super) payment: &'a Payment,
 }
 
@@ -129,7 +132,31 @@ impl Attempt<'_> {
         }
     }
 
-    async fn take_step(&self, refund: Option<&Refund>) -> Verdict {
+    /// Waits for something that changes nothing and may take longer than the lease, which is prolonged meanwhile. What
+    /// remains of it in the end suffices for one attempt. `Err`: it was lost.
+    pub(super) async fn keeping_the_lease<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Open> {
+        let windows = &self.app.settings.windows;
+        let reserve = windows.attempt.saturating_add(TO_PROLONG);
+        let mut work = pin!(work);
+        loop {
+            let in_time = self.lease.ends.checked_sub(reserve).unwrap_or(self.lease.taken);
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                () = tokio::time::sleep_until(in_time.into()) => {}
+            }
+            match self.app.store.keep_operation(self.operation, &self.lease, windows.lease).await {
+                Ok(Some(prolonged)) => self.lease = prolonged,
+                Ok(None) => return Err(Open::new(Why::AtOnce)),
+                Err(error) if self.lease.covers(Instant::now(), windows.attempt) => {
+                    tracing::warn!(operation_id = %self.operation.id, %error, "lease not prolonged yet");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(_) => return Err(Open::new(Why::AtOnce)),
+            }
+        }
+    }
+
+    async fn take_step(&mut self, refund: Option<&Refund>) -> Verdict {
         let intent = self.payment.intent.as_ref();
         let target = intent.map(|intent| Target::of(self.payment, intent.clone()));
         let pending = self.payment.state.pending();
@@ -154,7 +181,7 @@ impl Attempt<'_> {
 /// Takes the operation one step further. An answer means that it is settled; `None` that somebody will take it up again.
 pub async fn carry_out(app: &App, leased: &Leased) -> Option<StoredAnswer> {
     let Leased { operation, lease, payment, refund } = leased;
-    let attempt = Attempt { app, operation, lease, payment };
+    let mut attempt = Attempt { app, operation, lease: *lease, payment };
     let verdict = tokio::select! {
         verdict = attempt.take_step(refund.as_ref()) => verdict,
         // the process stops and cannot wait for the provider: whoever is next repeats the step, with the same key
@@ -164,7 +191,7 @@ pub async fn carry_out(app: &App, leased: &Leased) -> Option<StoredAnswer> {
         Verdict::Payment(ends) => settle_payment(&attempt, ends).await,
         Verdict::Refund(refund, change) => settle_refund(&attempt, refund, change).await,
         Verdict::Over => {
-            if let Err(error) = app.store.end_watch(operation, lease).await {
+            if let Err(error) = app.store.end_watch(operation, &attempt.lease).await {
                 tracing::warn!(operation_id = %operation.id, %error, "watch not ended yet");
             }
             Ok(None)
