@@ -5,6 +5,7 @@
 //! ledger, the database and the clients say.
 
 mod api;
+mod chart;
 mod checker;
 mod client;
 mod collector;
@@ -15,7 +16,9 @@ mod duel;
 mod figures;
 mod gauntlet;
 mod it_works;
+mod load;
 mod mangled_names;
+mod pressure;
 mod programs;
 mod race;
 mod raw;
@@ -38,6 +41,7 @@ pub use figures::Figures;
 pub use gauntlet::{Planted, gauntlet, paused};
 pub use it_works::ItWorks;
 pub use mangled_names::{MangledNames, mangled_names};
+pub use pressure::{Pressure, PressureReport, Trouble, pressure};
 pub use programs::{Profile, programs};
 pub use race::{Contest, RaceReport, race};
 pub use raw::{RawClient, RawRequest};
