@@ -11,7 +11,7 @@ WITH_DATABASE := cargo run --quiet --package devstack --example with_database --
 DRILL := cargo build --release --workspace --bins && PAYWRIGHT_BIN_DIR=target/release target/release/drill
 FUZZ := cargo test --workspace --test fuzz
 
-.PHONY: help run test ci fuzz lint sqlx openapi test-corpora race proof bench drill test-images test-deploy
+.PHONY: help run test test-postgres ci fuzz lint sqlx openapi test-corpora race proof bench drill test-images test-deploy
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -22,6 +22,10 @@ run: ## Start everything and say what to try next; Ctrl-C stops it all
 
 test: ## The whole test suite, against a real PostgreSQL that is found or installed
 	cargo test --workspace --no-fail-fast
+
+test-postgres: ## The tests of finding, starting and using PostgreSQL; POSTGRES_FROM=docker or another forces a road to it
+	cargo test --workspace --no-fail-fast --test cluster --test database --test docker --test stack --test store
+	cargo test --workspace --no-fail-fast --test e2e takes_a_payment
 
 ci: export NO_SKIP = 1
 ci: lint $(PYTHON)/interop test ## What must pass before a change lands, no test skipped
@@ -61,7 +65,7 @@ proof: ## That nothing is charged twice or lost: bugs that are caught, 170 crash
 	$(DRILL) bugs --runs 5
 	target/release/drill crashes
 	PAYWRIGHT_BIN_DIR=target/release target/release/drill kills --services-killed 400 --postgres-killed 50 \
-		--provider-killed 50 --rate 25 --open 10 --attempts 50000 --lost 100 --taken-over 50
+		--provider-killed 50 --rate 15 --open 8 --attempts 50000 --lost 100 --taken-over 50
 
 bench: ## Payments per second, beside pgbench with the same statements
 	$(DRILL) bench

@@ -1,9 +1,11 @@
-//! The service that most tutorials end with, and the tests that it passes. What they do not ask is what the last two ask:
-//! the same as `make drill STORY=1` and `STORY=2`, for fewer customers and names.
+//! The service that most tutorials end with, and the tests that it passes. What they do not ask is what the last three
+//! ask: the same as `make drill STORY=1`, `STORY=2` and `STORY=4`, for fewer customers and names, and for less time.
 
-use crate::support::id;
+use crate::support::{id, seconds};
 use anyhow::Result;
-use e2e::{ItWorks, World, WorldOptions, double_charges, mangled_names, payment};
+use e2e::{
+    ItWorks, Pressure, Trouble, World, WorldOptions, double_charges, mangled_names, payment, pressure,
+};
 use serde_json::json;
 
 async fn stop(it_works: ItWorks, world: World) -> Result<()> {
@@ -112,6 +114,20 @@ async fn names_tell_it_from_this_service() -> Result<()> {
     let (there, here) = tokio::try_join!(World::start(), World::start())?;
     let it_works = ItWorks::beside(&there).await?;
     mangled_names(&it_works, &here, 50).await?.verdict()?;
+    here.finish().await?;
+    stop(it_works, there).await
+}
+
+#[tokio::test]
+async fn a_dark_provider_tells_it_from_this_service() -> Result<()> {
+    let world = WorldOptions::default().set("PAYWRIGHT_SYNC_WAIT", "2s");
+    let (there, here) = tokio::try_join!(world.clone().start(), world.start())?;
+    let it_works = ItWorks::beside(&there).await?;
+    let trouble = Trouble::DarkProvider;
+    let dark = Pressure { trouble, lasting: seconds(6), creates: 20.0, reads: 10.0, patience: seconds(6) };
+    let report = pressure(dark, &it_works, &here).await?;
+    println!("{report}");
+    report.verdict()?;
     here.finish().await?;
     stop(it_works, there).await
 }

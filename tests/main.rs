@@ -16,6 +16,7 @@ mod idempotency;
 mod interop;
 mod it_works;
 mod lifecycle;
+mod long_search;
 mod metrics;
 mod openapi;
 mod order_of_checks;

@@ -1,51 +1,60 @@
-//! Measures payments per second, and says what limits them: beside pgbench, which runs the service's two statements and
-//! nothing else on the same durable PostgreSQL, and beside the processor time that each process spends on a payment.
+//! Measures payments, replays and reads per second, and says what limits them: beside pgbench, which runs the service's own
+//! statements and nothing else on the same durable PostgreSQL, and beside the processor time that each process spends.
 //!
 //! Service and pgbench take turns, so that whatever else the machine does falls on both, and the median of each counts.
 
 mod cpu;
 mod load;
 mod pgbench;
+mod series;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use cpu::{Cpu, Pids};
 use devstack::{Stack, StackOptions};
-use e2e::{Figures, Profile, programs};
-use load::{Load, Target, create_payments};
+use e2e::{Figures, Profile, Simulator, programs};
+use load::{Target, Work, drive};
 use pgbench::Pgbench;
+use serde_json::json;
+use series::{Series, Turn};
 use sqlx::PgPool;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
 /// Before the first measurement: connections, caches, plans.
 const WARM_UP: Duration = Duration::from_secs(2);
+/// What a provider takes that is not on the same machine, or at least a quick one.
+const LATENCY: Duration = Duration::from_millis(20);
 
-/// Payments per second, beside pgbench with the same two statements.
+/// Payments, replays and reads per second, beside pgbench with the same statements.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: drill bench --seconds 5 --connections 128")]
+#[command(after_help = "Example: drill bench --seconds 10 --connections 128")]
 pub struct Options {
     /// How long each of the measurements takes
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// How many clients create payments at once
+    /// How many clients ask at once
     #[arg(long, default_value_t = 64)]
     connections: usize,
     /// How often service and pgbench take turns
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 5)]
     turns: usize,
     /// The least that the service may reach, as a share of what pgbench does
-    #[arg(long, default_value_t = 0.3)]
+    #[arg(long, default_value_t = 0.5)]
     min_ratio: f64,
-}
-
-/// One turn of the service.
-struct Turn {
-    load: Load,
-    cpu: Cpu,
+    /// The most processor time of the service for a payment, in microseconds
+    #[arg(long, default_value_t = 200)]
+    max_cpu: u64,
+    /// What a provider that takes 20 ms must leave of the payments per second, as a share
+    #[arg(long, default_value_t = 0.9)]
+    min_beside_latency: f64,
+    /// Where the figures are written, as JSON
+    #[arg(long, default_value = "target/bench.json")]
+    save: PathBuf,
 }
 
 /// Runs the drill.
@@ -60,10 +69,13 @@ pub async fn run(options: Options) -> Result<()> {
     stack_options.programs = Some(programs);
     stack_options.environment.insert("RUST_LOG".to_owned(), "warn".to_owned());
     let mut stack = Stack::start(stack_options).await?;
-    let figures = measure(&mut stack, &directory, &options).await;
+    let measured = measure(&mut stack, &directory, &options).await;
     stack.shutdown().await?;
-    let figures = figures?;
-    println!("payments per second:\n{figures}");
+    let measured = measured?;
+    std::fs::write(&options.save, serde_json::to_string_pretty(&measured.to_json())?)
+        .with_context(|| options.save.display().to_string())?;
+    let figures = measured.figures(&options);
+    println!("requests per second, also in {}:\n{figures}", options.save.display());
     figures.verdict()
 }
 
@@ -72,7 +84,19 @@ fn directory() -> Result<TempDir> {
     Ok(tempfile::Builder::new().prefix("bench-").permissions(Permissions::from_mode(0o711)).tempdir()?)
 }
 
-async fn measure(stack: &mut Stack, directory: &TempDir, options: &Options) -> Result<Figures> {
+/// All that was measured.
+struct Measured {
+    pay: Series,
+    replay: Series,
+    read: Series,
+    beside_latency: Series,
+    /// Connections that the service's pool really made.
+    pool: usize,
+    /// The most memory that the service had, in KiB.
+    memory: u64,
+}
+
+async fn measure(stack: &mut Stack, directory: &TempDir, options: &Options) -> Result<Measured> {
     let owner = PgPool::connect(stack.owner_url()).await?;
     for setting in ["fsync", "synchronous_commit"] {
         let value: String =
@@ -83,7 +107,7 @@ async fn measure(stack: &mut Stack, directory: &TempDir, options: &Options) -> R
         host: stack.api_url(0)?.strip_prefix("http://").context("a plain URL")?.to_owned(),
         api_key: stack.merchant()?.api_key.clone(),
     });
-    create_payments(&target, options.connections, WARM_UP).await?;
+    drive(&target, Work::Pay, options.connections, WARM_UP).await?;
     let pids = Pids {
         service: stack.service(0)?.pid(),
         simulator: stack.simulator()?.pid(),
@@ -91,23 +115,18 @@ async fn measure(stack: &mut Stack, directory: &TempDir, options: &Options) -> R
     };
     let service_env = stack.service_env()?;
     let database_url = service_env.get("DATABASE_URL").context("DATABASE_URL")?;
-    let mut pgbench = Pgbench::prepare(directory.path(), &owner, database_url).await?;
-
-    let long = Duration::from_secs(options.seconds);
-    let (mut turns, mut baseline, mut pool) = (Vec::new(), Vec::new(), 0);
-    for _ in 0..options.turns {
-        let before = Cpu::of(pids)?;
-        let load = create_payments(&target, options.connections, long).await?;
-        turns.push(Turn { load, cpu: Cpu::of(pids)?.since(before) });
-        pool = connections(&owner).await?;
-        baseline.push(pgbench.run(pool, long).await?);
-    }
+    let pool = connections(&owner).await?;
+    let pgbench = Pgbench::prepare(directory.path(), &owner, database_url).await?;
     owner.close().await;
-    turns.sort_by(|one, other| one.load.rate().total_cmp(&other.load.rate()));
-    baseline.sort_by(f64::total_cmp);
-    let turn = turns.get(turns.len() / 2).context("no turns")?;
-    let baseline = baseline.get(baseline.len() / 2).context("no turns")?;
-    Ok(figures(options, turn, *baseline, pool))
+
+    let mut bench = Bench { target, pids, pgbench, pool, options };
+    let pay = bench.turns(Work::Pay).await?;
+    let replay = bench.turns(Work::Replay).await?;
+    let read = bench.turns(Work::Read).await?;
+    let simulator = Simulator::at(stack.simulator_url(), reqwest::Client::new());
+    simulator.settings(&json!({ "latency_ms": LATENCY.as_millis() })).await?;
+    let beside_latency = bench.turns_alone(Work::Pay).await?;
+    Ok(Measured { pay, replay, read, beside_latency, pool, memory: cpu::most_memory(pids.service)? })
 }
 
 /// How many connections the service's pool has really made.
@@ -119,30 +138,105 @@ async fn connections(owner: &PgPool) -> Result<usize> {
     Ok(usize::try_from(count)?)
 }
 
-fn figures(options: &Options, turn: &Turn, baseline: f64, pool: usize) -> Figures {
-    let Turn { load, cpu } = turn;
-    let mut figures = Figures::default();
-    figures.tell("clients", options.connections);
-    figures.tell("database connections of each", pool);
-    figures.tell("payments/s", format_args!("{:.0}", load.rate()));
-    figures.tell("p50", format_args!("{:.1?}", load.percentile(50)));
-    figures.tell("p99", format_args!("{:.1?}", load.percentile(99)));
-    figures.tell("pgbench, claim and settle/s", format_args!("{baseline:.0}"));
-    let ratio = load.rate() / baseline;
-    let least = options.min_ratio;
-    figures.bound("ratio", format_args!("{ratio:.2}"), format_args!("at least {least}"), ratio >= least);
-    let payments = load.rate() * load.took.as_secs_f64();
-    for (name, seconds) in [
-        ("service", cpu.service),
-        ("simulator", cpu.simulator),
-        ("PostgreSQL", cpu.postgres),
-        ("load generator", cpu.load),
-    ] {
-        let each = Duration::from_secs_f64(seconds.max(0.0) / payments.max(1.0));
-        figures.tell(&format!("processor time per payment, {name}"), format_args!("{} µs", each.as_micros()));
+struct Bench<'a> {
+    target: Arc<Target>,
+    pids: Pids,
+    pgbench: Pgbench,
+    pool: usize,
+    options: &'a Options,
+}
+
+impl Bench<'_> {
+    fn long(&self) -> Duration {
+        Duration::from_secs(self.options.seconds)
     }
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let busy = (cpu.service + cpu.simulator + cpu.postgres + cpu.load) / load.took.as_secs_f64();
-    figures.tell("processors busy", format_args!("{busy:.2} of {cores}"));
-    figures
+
+    /// The service and pgbench in turns.
+    async fn turns(&mut self, work: Work) -> Result<Series> {
+        let mut series = Series::default();
+        for _ in 0..self.options.turns {
+            series.add(self.turn(work).await?);
+            series.add_baseline(self.pgbench.run(work, self.pool, self.long()).await?);
+        }
+        Ok(series)
+    }
+
+    /// The service, with nothing to compare it to.
+    async fn turns_alone(&self, work: Work) -> Result<Series> {
+        let mut series = Series::default();
+        for _ in 0..self.options.turns {
+            series.add(self.turn(work).await?);
+        }
+        Ok(series)
+    }
+
+    async fn turn(&self, work: Work) -> Result<Turn> {
+        let before = Cpu::of(self.pids)?;
+        let load = drive(&self.target, work, self.options.connections, self.long()).await?;
+        Ok(Turn { load, cpu: Cpu::of(self.pids)?.since(before) })
+    }
+}
+
+impl Measured {
+    fn named(&self) -> [(&'static str, &Series); 4] {
+        [
+            ("payments", &self.pay),
+            ("replays", &self.replay),
+            ("reads", &self.read),
+            ("payments, provider at 20 ms", &self.beside_latency),
+        ]
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        let series: serde_json::Map<_, _> =
+            self.named().into_iter().map(|(name, series)| (name.to_owned(), series.to_json())).collect();
+        json!({ "database_connections": self.pool, "service_memory_kib": self.memory, "series": series })
+    }
+
+    fn figures(&self, options: &Options) -> Figures {
+        let mut figures = Figures::default();
+        figures.tell("clients", options.connections);
+        figures.tell("database connections of each", self.pool);
+        for (name, series) in self.named() {
+            series.tell(name, &mut figures);
+            if let Some(ratio) = series.ratio() {
+                let bound = format_args!("at least {}", options.min_ratio);
+                let is_kept = ratio >= options.min_ratio;
+                figures.bound(
+                    &format!("{name}, share of pgbench"),
+                    format_args!("{ratio:.2}"),
+                    bound,
+                    is_kept,
+                );
+            }
+        }
+        let left = self.beside_latency.rate() / self.pay.rate();
+        let least = options.min_beside_latency;
+        figures.bound(
+            "payments left by a provider at 20 ms",
+            format_args!("{left:.2}"),
+            format_args!("at least {least}"),
+            left >= least,
+        );
+        let each = self.pay.each();
+        for (name, seconds) in
+            [("simulator", each.simulator), ("PostgreSQL", each.postgres), ("load generator", each.load)]
+        {
+            figures.tell(
+                &format!("processor time per payment, {name}"),
+                format_args!("{:.0} µs", seconds * 1e6),
+            );
+        }
+        let micros = each.service * 1e6;
+        figures.bound(
+            "processor time per payment, service",
+            format_args!("{micros:.0} µs"),
+            format_args!("at most {} µs", options.max_cpu),
+            micros <= Duration::from_micros(options.max_cpu).as_secs_f64() * 1e6,
+        );
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        figures.tell("processors busy with payments", format_args!("{:.2} of {cores}", self.pay.busy()));
+        figures.tell("the most memory of the service", format_args!("{} MiB", self.memory / 1024));
+        figures
+    }
 }

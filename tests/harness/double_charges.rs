@@ -17,6 +17,8 @@ use uuid::Uuid;
 
 /// What the provider takes for a charge when customers click twice: longer than both requests are on their way.
 const LATENCY: Duration = Duration::from_millis(1500);
+/// How many customers click at the same moment: what works has a connection for each of their requests, and not one more.
+const TOGETHER: usize = 10;
 /// How long a provider may take until it has charged everybody.
 const CHARGED_BOUND: Duration = Duration::from_secs(30);
 /// How long a customer insists: through several leases.
@@ -287,6 +289,15 @@ async fn play(mishap: Mishap, service: &mut impl Service, customers: Vec<Custome
 /// the second is there long before the first has an outcome.
 async fn click_twice(service: &impl Service, customers: Vec<Customer>) -> Result<Vec<Customer>> {
     service.simulator().settings(&json!({ "latency_ms": LATENCY.as_millis() })).await?;
+    let mut clicked = Vec::new();
+    for together in customers.chunks(TOGETHER) {
+        clicked.extend(click_at_once(service, together).await);
+    }
+    service.simulator().settings(&json!({ "latency_ms": 0 })).await?;
+    Ok(clicked)
+}
+
+async fn click_at_once(service: &impl Service, customers: &[Customer]) -> Vec<Customer> {
     let start = Arc::new(Barrier::new(customers.len() * 2));
     let mut clicking = JoinSet::new();
     for customer in customers {
@@ -298,16 +309,14 @@ async fn click_twice(service: &impl Service, customers: Vec<Customer>) -> Result
                 client
             }
         };
-        let (first, second) = (click(customer.clone()), click(customer));
+        let (first, second) = (click(customer.clone()), click(customer.clone()));
         clicking.spawn(async move {
             let (mut first, second) = tokio::join!(first, second);
             first.answers.extend(second.answers);
             first
         });
     }
-    let customers = clicking.join_all().await;
-    service.simulator().settings(&json!({ "latency_ms": 0 })).await?;
-    Ok(customers)
+    clicking.join_all().await
 }
 
 /// Every customer sends a request. When all are charged, and no service knows it, it happens; then the provider is well

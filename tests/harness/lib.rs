@@ -5,6 +5,7 @@
 //! ledger, the database and the clients say.
 
 mod api;
+mod chart;
 mod checker;
 mod client;
 mod collector;
@@ -15,8 +16,10 @@ mod duel;
 mod figures;
 mod gauntlet;
 mod it_works;
+mod load;
 mod mangled_names;
 mod outage;
+mod pressure;
 mod programs;
 mod race;
 mod raw;
@@ -40,6 +43,7 @@ pub use gauntlet::{Planted, gauntlet, paused};
 pub use it_works::ItWorks;
 pub use mangled_names::{MangledNames, mangled_names};
 pub use outage::Outage;
+pub use pressure::{Pressure, PressureReport, Trouble, pressure};
 pub use programs::{Profile, programs};
 pub use race::{Contest, RaceReport, race};
 pub use raw::{RawClient, RawRequest};

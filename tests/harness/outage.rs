@@ -1,13 +1,14 @@
 //! A provider that is gone for a while, under load that does not wait for answers: what callers notice, what the provider
 //! is asked meanwhile, and how long it takes afterwards.
 
+use crate::load::{Asked, Load, percentile};
 use crate::{Api, Figures, World, payment};
 use anyhow::{Context, Result, ensure};
 use devstack::Fault;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 /// From the first failure to the first create that may no longer wait.
@@ -44,49 +45,6 @@ pub struct Outage {
     pub reads: f64,
     /// Whether nothing else runs on this machine, so that times of single answers are bounded as well.
     pub alone: bool,
-}
-
-/// A request, and what came of it.
-struct Asked {
-    at: Instant,
-    took: Duration,
-    /// 0: the connection broke.
-    status: u16,
-}
-
-/// Requests that come at their own pace, whether they are answered or not.
-struct Load {
-    stop: Arc<AtomicBool>,
-    task: JoinHandle<Vec<Asked>>,
-}
-
-impl Load {
-    fn of<A>(rate: f64, ask: impl Fn() -> A + Send + 'static) -> Self
-    where
-        A: Future<Output = u16> + Send + 'static,
-    {
-        let stop = Arc::new(AtomicBool::new(false));
-        let is_over = Arc::clone(&stop);
-        let task = tokio::spawn(async move {
-            let mut asking = JoinSet::new();
-            let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
-            while !is_over.load(Ordering::Relaxed) {
-                ticks.tick().await;
-                let (at, answer) = (Instant::now(), ask());
-                asking.spawn(async move {
-                    let status = answer.await;
-                    Asked { at, took: at.elapsed(), status }
-                });
-            }
-            asking.join_all().await
-        });
-        Self { stop, task }
-    }
-
-    async fn stop(self) -> Result<Vec<Asked>> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.task.await.context("the load broke down")
-    }
 }
 
 async fn create(api: Api) -> u16 {
@@ -160,7 +118,7 @@ impl Outage {
 
     fn creates_meanwhile(&self, creates: &[Asked], gone: Instant, back: Instant, figures: &mut Figures) {
         let noticed = gone + self.noticed_after + NOTICED;
-        let meanwhile: Vec<_> = creates.iter().filter(|one| (noticed..back).contains(&one.at)).collect();
+        let meanwhile: Vec<_> = creates.iter().filter(|one| (noticed..back).contains(&one.due)).collect();
         let accepted = meanwhile.iter().filter(|one| one.status == 202).count();
         figures.exactly("creates meanwhile that were answered 202", accepted, meanwhile.len());
         let mut times: Vec<_> = meanwhile.iter().map(|one| one.took).collect();
@@ -178,7 +136,7 @@ impl Outage {
     }
 
     fn reads_meanwhile(&self, reads: &[Asked], [began, gone, back]: [Instant; 3], figures: &mut Figures) {
-        let meanwhile: Vec<_> = reads.iter().filter(|one| (gone..back).contains(&one.at)).collect();
+        let meanwhile: Vec<_> = reads.iter().filter(|one| (gone..back).contains(&one.due)).collect();
         let good = meanwhile.iter().filter(|one| one.status == 200).count();
         let share = ratio(good, meanwhile.len());
         figures.bound(
@@ -208,18 +166,13 @@ fn ratio(part: usize, whole: usize) -> f64 {
     as_float(part) / as_float(whole.max(1))
 }
 
-fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    let place = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
-    sorted.get(place).copied().unwrap_or_default()
-}
-
 /// The median of the windows' p99.
 fn p99(asked: &[Asked], from: Instant, to: Instant) -> Duration {
     let long = (to - from) / WINDOWS;
     let mut windows: Vec<_> = (0..WINDOWS)
         .map(|window| {
             let begins = from + long * window;
-            let within = asked.iter().filter(|one| (begins..begins + long).contains(&one.at));
+            let within = asked.iter().filter(|one| (begins..begins + long).contains(&one.due));
             let mut times: Vec<_> = within.map(|one| one.took).collect();
             times.sort_unstable();
             percentile(&times, 99)

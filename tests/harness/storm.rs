@@ -16,10 +16,15 @@ const LEASE: Duration = Duration::from_secs(8);
 const PROVIDER_TIMEOUT: Duration = Duration::from_secs(2);
 /// What is allowed beyond the lease until everything is settled.
 const REST: Duration = Duration::from_secs(30);
-/// How long a client insists: through several leases, and longer than everything may take to come to rest.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// How long a client insists: longer than any storm. What takes longer than it takes to kill a process again, as a long
+/// search does, may have no end before the storm has.
+const PATIENCE: Duration = Duration::from_secs(3600);
+/// When everything is at rest, a client that insists has its answer within this.
+const TOLD: Duration = Duration::from_secs(30);
 /// How long it may take until enough is open for the next kill.
 const OPEN_BOUND: Duration = Duration::from_secs(30);
+/// What the provider takes for an answer when nothing is wrong with it.
+const USUAL_LATENCY: Duration = Duration::from_millis(20);
 /// Between two kills, in milliseconds, beside the time that the restart takes.
 const PAUSE_MS: std::ops::Range<u64> = 0..1000;
 /// A service believes the provider to have forgotten a key after 24 h. What is open so long is made to look so old ...
@@ -133,14 +138,13 @@ impl Storm {
         let customers = customers.stop().await?;
         count_injected(world, &mut injected).await?;
         world.simulator.heal().await?;
+        world.simulator.settings(&json!({ "latency_ms": USUAL_LATENCY.as_millis() })).await?;
 
         let healed = Instant::now();
         // how long it took is a figure, and that it took too long a missed bound
         let _ = world.at_rest(LEASE + REST).await;
         let to_rest = healed.elapsed();
-        let ends = customers.join_all().await;
-        let customers = ends.len();
-        let unserved: Vec<Unserved> = ends.into_iter().filter_map(Result::err).collect();
+        let (customers, unserved) = (customers.len(), unserved(customers).await?);
         // a client that never reached the service created its payment only now
         let _ = world.at_rest(LEASE + REST).await;
         world.ask_again().await;
@@ -249,6 +253,17 @@ impl Storm {
         }
         Ok(open)
     }
+}
+
+/// Waits for all customers, and says who was not served.
+async fn unserved(mut customers: JoinSet<Result<(), Unserved>>) -> Result<Vec<Unserved>> {
+    let until = tokio::time::Instant::now() + TOLD;
+    let mut unserved = Vec::new();
+    while let Ok(Some(served)) = tokio::time::timeout_at(until, customers.join_next()).await {
+        unserved.extend(served.context("a customer broke down")?.err());
+    }
+    unserved.extend(std::iter::repeat_with(|| Unserved::WithoutEnd).take(customers.len()));
+    Ok(unserved)
 }
 
 /// Makes what has been open for long look as old as what the provider may have forgotten.

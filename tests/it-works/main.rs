@@ -1,9 +1,9 @@
 //! The payment service that most tutorials end with. It works, its tests pass, and **it must never be used**.
 //!
 //! It is here to be compared with: `make drill STORY=1` does the same to it and to the service of this repository, and
-//! counts who paid twice; `STORY=2` sends both the names that people and pranksters have. It looks the idempotency key up before it charges, has a unique constraint, writes in a
-//! transaction, sends the provider an idempotency key, and says so when something failed. What other lessons are about is
-//! left out: who may call, captures, refunds.
+//! counts who paid twice; `STORY=2` sends both the names of people and pranksters, 3 the customers of a launch day, and 4
+//! takes their provider away. It looks the idempotency key up before it charges, has a unique constraint, does all of it in
+//! one transaction, sends the provider an idempotency key, and says so when something failed.
 //!
 //! Where it is wrong about money, by the steps in [`create_payment`]:
 //!
@@ -15,7 +15,8 @@
 //!   provider are no different: the money may have moved. So with step 3, whose failure is a 500 after a charge.
 //! - **Step 2 makes a new key for the provider.** It is the id of a payment, and a repeated request is another payment.
 //!   The provider would have recognised the repetition by a key that is the same each time.
-//! - **Step 2 has no bound.** reqwest waits for ever unless it is told otherwise, and so does whoever called.
+//! - **Step 2 has no bound and holds a connection.** reqwest waits for ever unless it is told otherwise; so does whoever
+//!   called, and once all connections wait with it, so does whoever only reads.
 //! - **Step 1 answers a known key with the payment that it has,** also if the request is for another one.
 //! - **`charge` knows two outcomes.** A payment that the customer has still to confirm is shown as failed, and may be
 //!   paid later.
@@ -36,7 +37,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
@@ -90,7 +91,7 @@ struct Payment {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let pool = PgPool::connect(&setting("DATABASE_URL")?).await?;
+    let pool = PgPoolOptions::new().max_connections(20).connect(&setting("DATABASE_URL")?).await?;
     sqlx::raw_sql(TABLES).execute(&pool).await?;
     let app = App {
         pool,
@@ -124,7 +125,8 @@ async fn create_payment(
     }
 
     // step 1: a key that is known has its payment already
-    if let Some(payment) = find_by_key(&app.pool, key).await? {
+    let mut transaction = app.pool.begin().await?;
+    if let Some(payment) = find_by_key(&mut transaction, key).await? {
         return Ok(answer(payment));
     }
 
@@ -133,7 +135,6 @@ async fn create_payment(
     let (status, intent_id) = charge(&app, id, &new).await?;
 
     // step 3: write the payment and its key, both or neither
-    let mut transaction = app.pool.begin().await?;
     let payment = sqlx::query_as::<_, Payment>(
         "INSERT INTO payments (id, reference, status, amount, currency, payment_method, customer_name, intent_id)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING *",
@@ -169,10 +170,10 @@ fn short(text: &str) -> &str {
     &text[..text.len().min(22)]
 }
 
-async fn find_by_key(pool: &PgPool, key: &str) -> Result<Option<Payment>, sqlx::Error> {
+async fn find_by_key(connection: &mut PgConnection, key: &str) -> Result<Option<Payment>, sqlx::Error> {
     sqlx::query_as("SELECT payments.* FROM payments JOIN idempotency_keys ON payment_id = id WHERE key = $1")
         .bind(key)
-        .fetch_optional(pool)
+        .fetch_optional(connection)
         .await
 }
 

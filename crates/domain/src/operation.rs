@@ -28,6 +28,12 @@ impl Lease {
         Self { token, taken, ends: taken.checked_add(long).unwrap_or(taken) }
     }
 
+    /// The same lease, which the database has prolonged: `long` from `asked` on, written as `token`.
+    #[must_use]
+    pub fn prolonged(&self, token: OffsetDateTime, asked: Instant, long: Duration) -> Self {
+        Self { taken: self.taken, ..Self::new(token, asked, long) }
+    }
+
     /// The same lease, for something that must not be done later than `long` after it was taken.
     #[must_use]
     pub fn capped(&self, long: Duration) -> Self {

@@ -25,13 +25,9 @@ pub trait Provider: Send + Sync {
     fn close<'a>(&'a self, charge: &'a Charge, lease: &'a Lease) -> Answer<'a, Closed>;
 
     /// Searches a charge by its metadata among the provider's intents created `since`. `None`: there is none, which
-    /// proves nothing while a request may still be on its way.
-    fn find<'a>(
-        &'a self,
-        charge: &'a Charge,
-        since: OffsetDateTime,
-        lease: &'a Lease,
-    ) -> Answer<'a, Option<Found>>;
+    /// proves nothing while a request may still be on its way. It only reads, page by page, and may take longer than any
+    /// lease.
+    fn find<'a>(&'a self, charge: &'a Charge, since: OffsetDateTime) -> Answer<'a, Option<Found>>;
 
     /// Reads what an intent is.
     fn retrieve<'a>(&'a self, target: &'a Target) -> Answer<'a, Found>;

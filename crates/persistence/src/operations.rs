@@ -376,6 +376,32 @@ impl Store {
         Ok(done.is_some())
     }
 
+    /// Keeps the operation for `long` from now on. `None`: the lease was lost.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn keep_operation(
+        &self,
+        operation: &Operation,
+        lease: &Lease,
+        long: Duration,
+    ) -> Result<Option<Lease>, StoreError> {
+        let asked = Instant::now();
+        let token = sqlx::query_scalar!(
+            "UPDATE operations SET lease_until = GREATEST(lease_until, now() + make_interval(secs => $4))
+             WHERE merchant_id = $1 AND operation_id = $2 AND lease_until = $3
+             RETURNING lease_until",
+            operation.merchant_id.0,
+            operation.id.0,
+            lease.token,
+            long.as_secs_f64(),
+        )
+        .fetch_optional(&self.pool)
+        .traced("keep operation")
+        .await?;
+        Ok(token.map(|token| lease.prolonged(token, asked, long)))
+    }
+
     /// Records, once for each operation, that the provider contradicts it. The operation stays open.
     ///
     /// # Errors

@@ -147,13 +147,8 @@ impl Provider for Client {
         Box::pin(async { payments::closed(charge, self.create(charge, Confirm::No, lease).await) })
     }
 
-    fn find<'a>(
-        &'a self,
-        charge: &'a Charge,
-        since: OffsetDateTime,
-        lease: &'a Lease,
-    ) -> Answer<'a, Option<Found>> {
-        Box::pin(self.search(charge, since, lease))
+    fn find<'a>(&'a self, charge: &'a Charge, since: OffsetDateTime) -> Answer<'a, Option<Found>> {
+        Box::pin(self.search(charge, since))
     }
 
     fn retrieve<'a>(&'a self, target: &'a Target) -> Answer<'a, Found> {

@@ -8,7 +8,7 @@ use domain::faults::{Bug, planted};
 use domain::id::OperationId;
 use domain::money::Amount;
 use domain::operation::Lease;
-use domain::provider::{Charge, Closed, Contradiction, Found, NotExecuted, Outcome, Target, Unknown};
+use domain::provider::{Charge, Closed, Contradiction, Found, Outcome, Target, Unknown};
 use time::OffsetDateTime;
 
 pub(crate) const INTENTS: Endpoint<'_> = Endpoint::all("/v1/payment_intents");
@@ -26,18 +26,10 @@ impl Client {
         read(self.get::<Intent>(endpoint, Vec::new()).await, |found| found.into_found(&Expected::of(target)))
     }
 
-    pub(crate) async fn search(
-        &self,
-        charge: &Charge,
-        since: OffsetDateTime,
-        lease: &Lease,
-    ) -> Outcome<Option<Found>> {
+    pub(crate) async fn search(&self, charge: &Charge, since: OffsetDateTime) -> Outcome<Option<Found>> {
         let mut unconfirmed = None;
         let mut after: Option<String> = None;
         loop {
-            if !self.may_send(lease) {
-                return Outcome::NotExecuted(NotExecuted::LeaseTooShort);
-            }
             let mut query =
                 vec![("created[gte]", since.unix_timestamp().to_string()), ("limit", PAGE.to_string())];
             if let Some(last) = after {

@@ -405,24 +405,21 @@ async fn a_search_turns_the_pages_until_it_is_found() {
         page(vec![intent(&charge, "succeeded")], true),
     ])
     .await;
-    let found = stub.client().find(&charge, since, &lease()).await;
+    let found = stub.client().find(&charge, since).await;
     assert!(matches!(found, Outcome::Settled(Some(Found::Captured(..)))));
     assert!(stub.asked()[1].contains("starting_after=pi_9"));
 
     let absent = Stub::saying(vec![page(vec![other.clone()], false)]).await;
-    assert_eq!(absent.client().find(&charge, since, &lease()).await, Outcome::Settled(None));
+    assert_eq!(absent.client().find(&charge, since).await, Outcome::Settled(None));
 
     // a provider that does not know the filter is left once its pages are older than the charge
     let old = Stub::saying(vec![page(vec![with(other, "created", json!(1))], true)]).await;
-    assert_eq!(old.client().find(&charge, since, &lease()).await, Outcome::Settled(None));
+    assert_eq!(old.client().find(&charge, since).await, Outcome::Settled(None));
 
     // what closed the key may stand beside the charge: the charge counts
     let both = vec![intent(&charge, "requires_confirmation"), intent(&charge, "succeeded")];
     let stub = Stub::saying(vec![page(both, false)]).await;
-    assert!(matches!(
-        stub.client().find(&charge, since, &lease()).await,
-        Outcome::Settled(Some(Found::Captured(..)))
-    ));
+    assert!(matches!(stub.client().find(&charge, since).await, Outcome::Settled(Some(Found::Captured(..)))));
 }
 
 #[tokio::test]

@@ -59,6 +59,32 @@ impl Cpu {
             load: self.load - before.load,
         }
     }
+
+    /// The share of each of so many.
+    pub fn per(self, count: usize) -> Self {
+        let count = f64::from(u32::try_from(count.max(1)).unwrap_or(u32::MAX));
+        Self {
+            service: self.service / count,
+            simulator: self.simulator / count,
+            postgres: self.postgres / count,
+            load: self.load / count,
+        }
+    }
+
+    /// Of all together.
+    pub fn sum(self) -> f64 {
+        self.service + self.simulator + self.postgres + self.load
+    }
+}
+
+/// The most memory that a process has had, in KiB. See proc_pid_status(5).
+///
+/// # Errors
+/// There is no `/proc`, or the process has ended.
+pub fn most_memory(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
 struct Stat {

@@ -18,44 +18,55 @@ pub struct Target {
     pub api_key: String,
 }
 
+/// What callers do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// A new payment, captured by one request.
+    Pay,
+    /// The same request again, of a payment that is settled.
+    Replay,
+    /// To read a payment.
+    Read,
+}
+
 /// What came of it.
 #[derive(Debug)]
 pub struct Load {
     /// How long it went on.
     pub took: Duration,
-    /// How long each payment took, shortest first.
+    /// How long each request took, shortest first.
     pub times: Vec<Duration>,
 }
 
 impl Load {
-    /// Payments per second.
+    /// Requests per second.
     pub fn rate(&self) -> f64 {
-        let payments = u32::try_from(self.times.len()).unwrap_or(u32::MAX);
-        f64::from(payments) / self.took.as_secs_f64()
+        let requests = u32::try_from(self.times.len()).unwrap_or(u32::MAX);
+        f64::from(requests) / self.took.as_secs_f64()
     }
 
-    /// The time that so many percent of the payments stayed below.
+    /// The time that so many percent of the requests stayed below.
     pub fn percentile(&self, percent: usize) -> Duration {
         let place = (self.times.len() * percent / 100).min(self.times.len().saturating_sub(1));
         self.times.get(place).copied().unwrap_or_default()
     }
 }
 
-/// Creates payments on `connections` connections, on each one after the other, for so long.
+/// Does the work on `connections` connections, on each one request after the other, for so long.
 ///
 /// # Errors
-/// A payment is not answered with 201.
-pub async fn create_payments(target: &Arc<Target>, connections: usize, long: Duration) -> Result<Load> {
+/// A request is not answered as it should be.
+pub async fn drive(target: &Arc<Target>, work: Work, connections: usize, long: Duration) -> Result<Load> {
     let began = Instant::now();
     let mut clients = JoinSet::new();
     for _ in 0..connections {
         let target = Arc::clone(target);
         clients.spawn(async move {
-            let mut connection = Connection::to(&target).await?;
+            let mut client = Client::of(&target).await?;
             let mut times = Vec::new();
             while began.elapsed() < long {
                 let asked = Instant::now();
-                connection.create_payment(&target).await?;
+                client.ask(&target, work).await?;
                 times.push(asked.elapsed());
             }
             anyhow::Ok(times)
@@ -66,28 +77,47 @@ pub async fn create_payments(target: &Arc<Target>, connections: usize, long: Dur
     Ok(Load { took: began.elapsed(), times })
 }
 
-struct Connection {
+/// A connection, and the payment that was made on it first.
+struct Client {
     stream: TcpStream,
     buffer: Vec<u8>,
+    key: Uuid,
+    path: String,
 }
 
-impl Connection {
-    async fn to(target: &Target) -> Result<Self> {
+impl Client {
+    async fn of(target: &Target) -> Result<Self> {
         let stream = TcpStream::connect(&target.host).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::with_capacity(4096) })
+        let (buffer, path) = (Vec::with_capacity(4096), String::new());
+        let mut client = Self { stream, buffer, key: Uuid::new_v4(), path };
+        client.ask(target, Work::Replay).await?;
+        let answer = String::from_utf8_lossy(&client.buffer);
+        let location = answer.lines().find_map(|line| line.strip_prefix("location: "));
+        client.path = location.context("a payment without a Location")?.to_owned();
+        Ok(client)
     }
 
-    async fn create_payment(&mut self, Target { host, api_key }: &Target) -> Result<()> {
-        let key = Uuid::new_v4();
-        let body = format!(
-            r#"{{"amount":1999,"currency":"EUR","reference":"{key}","payment_method":"pm_card_visa"}}"#
-        );
-        let length = body.len();
-        let request = format!(
-            "POST /v1/payments HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {api_key}\r\n\
-             Idempotency-Key: {key}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-        );
+    async fn ask(&mut self, Target { host, api_key }: &Target, work: Work) -> Result<()> {
+        let head = format!("HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {api_key}\r\n");
+        let (key, status) = match work {
+            Work::Pay => (Some(Uuid::new_v4()), "201"),
+            Work::Replay => (Some(self.key), "201"),
+            Work::Read => (None, "200"),
+        };
+        let request = match key {
+            Some(key) => {
+                let body = format!(
+                    r#"{{"amount":1999,"currency":"EUR","reference":"{key}","payment_method":"pm_card_visa"}}"#
+                );
+                let length = body.len();
+                format!(
+                    "POST /v1/payments {head}Idempotency-Key: {key}\r\nContent-Type: application/json\r\n\
+                     Content-Length: {length}\r\n\r\n{body}"
+                )
+            }
+            None => format!("GET {} {head}\r\n", self.path),
+        };
         self.stream.write_all(request.as_bytes()).await?;
         self.buffer.clear();
         let end = loop {
@@ -96,8 +126,8 @@ impl Connection {
                 break end;
             }
         };
-        let text = String::from_utf8_lossy(&self.buffer);
-        ensure!(self.buffer.len() == end && text.starts_with("HTTP/1.1 201 "), "not created: {text}");
+        let is_good = self.buffer.get(9..12) == Some(status.as_bytes()) && self.buffer.len() == end;
+        ensure!(is_good, "not answered with {status}: {}", String::from_utf8_lossy(&self.buffer));
         Ok(())
     }
 }

@@ -1,9 +1,10 @@
-//! The database's own speed: pgbench with exactly the two statements that a payment costs the service.
+//! The database's own speed: pgbench with exactly the statements that a payment, a replay and a read cost the service.
 //!
 //! The texts come from `.sqlx`, the parameters from a payment that the service has just made; only what must be different
 //! for every payment is counted up. Two things in the texts are changed: `$n` becomes a pgbench variable with the type that
 //! the build found out, and the `!` that sqlx reads in column names goes, because `\gset` makes variables of them.
 
+use super::load::Work;
 use anyhow::{Context, Result, ensure};
 use devstack::postgres::{self, Postgres, Wanted};
 use e2e::Statement;
@@ -17,11 +18,20 @@ use tokio::process::Command;
 #[derive(Debug)]
 pub struct Pgbench {
     program: PathBuf,
-    script: PathBuf,
+    directory: PathBuf,
     database_url: String,
     /// Variables that stay the same, name and value.
     variables: Vec<(String, String)>,
     runs: u64,
+}
+
+/// What a script is called.
+const fn script(work: Work) -> &'static str {
+    match work {
+        Work::Pay => "pay.pgbench",
+        Work::Replay => "replay.pgbench",
+        Work::Read => "read.pgbench",
+    }
 }
 
 /// Where a parameter's value comes from.
@@ -37,6 +47,10 @@ use Value::{Sample, Sql};
 const ID: Value = Sql("rpad(:n::text, 32, '0')");
 /// A key or reference: as long as those of the service's load, and as scattered.
 const SCATTERED: Value = Sql("rpad(:scattered::text, 36, '-')");
+
+/// Where the claim has the caller's key and reference.
+const KEY_OF_CLAIM: usize = 7;
+const REFERENCE_OF_CLAIM: usize = 11;
 
 /// The parameters of the claim, in their order.
 const CLAIM: [Value; 27] = [
@@ -120,33 +134,50 @@ impl Pgbench {
         let claim = Statement::find(|text| text.contains("INSERT INTO payments"))?;
         let settle =
             Statement::find(|text| text.starts_with("WITH settled AS") && !text.contains("watched AS"))?;
+        let find_key = Statement::find(|text| text.contains("\"being_served!\""))?;
+        let find_payment = Statement::find(|text| {
+            text.trim_end().ends_with("FROM payments WHERE merchant_id = $1 AND payment_id = $2")
+        })?;
         let mut variables = Vec::new();
-        let claim = substitute(&claim, &CLAIM, "claim", owner, &mut variables).await?;
-        let settle = substitute(&settle, &SETTLE, "settle", owner, &mut variables).await?;
-        let script = directory.join("payment.pgbench");
-        let text = format!(
-            "\\set counter :counter + 1\n\
-             \\set n :base + :counter * 1000 + :client_id\n\
-             \\set scattered random(1000000000000000000, 9000000000000000000)\n\
-             {claim} \\gset\n\
-             {settle};\n"
-        );
-        std::fs::write(&script, text)?;
-        Ok(Self { program, script, database_url: database_url.to_owned(), variables, runs: 0 })
+        let mut fill = async |statement, values, prefix| {
+            substitute(statement, values, prefix, owner, &mut variables).await
+        };
+        let mut known = CLAIM;
+        known[KEY_OF_CLAIM] = Sample("o.idempotency_key");
+        known[REFERENCE_OF_CLAIM] = Sample("p.reference");
+        let claim_new = fill(&claim, &CLAIM[..], "claim").await?;
+        let settle = fill(&settle, &SETTLE, "settle").await?;
+        let claim_known = fill(&claim, &known, "known").await?;
+        let find_key =
+            fill(&find_key, &[Sample("o.merchant_id"), Sample("o.idempotency_key")], "key").await?;
+        let find_payment =
+            fill(&find_payment, &[Sample("o.merchant_id"), Sample("o.payment_id")], "payment").await?;
+        let count = "\\set counter :counter + 1\n\
+                     \\set n :base + :counter * 1000 + :client_id\n\
+                     \\set scattered random(1000000000000000000, 9000000000000000000)\n";
+        for (work, text) in [
+            (Work::Pay, format!("{count}{claim_new} \\gset\n{settle};\n")),
+            (Work::Replay, format!("{count}{claim_known};\n{find_key};\n")),
+            (Work::Read, format!("{find_payment};\n")),
+        ] {
+            std::fs::write(directory.join(script(work)), text)?;
+        }
+        let (directory, database_url) = (directory.to_owned(), database_url.to_owned());
+        Ok(Self { program, directory, database_url, variables, runs: 0 })
     }
 
-    /// Payments per second, one being a claim and a settlement, on so many connections.
+    /// How often a second the statements of the work are done on so many connections.
     ///
     /// # Errors
     /// pgbench fails, or one of its transactions does.
-    pub async fn run(&mut self, connections: usize, long: Duration) -> Result<f64> {
+    pub async fn run(&mut self, work: Work, connections: usize, long: Duration) -> Result<f64> {
         self.runs += 1;
         // 19 digits, so that the ids of a later run are higher; no client makes 10^14 payments in one
         let base = 1_000_000_000_000_000_000 + self.runs * 100_000_000_000_000_000;
         let mut command = Command::new(&self.program);
         command.args(["--no-vacuum", "--protocol=prepared", "--jobs=1"]);
         command.arg(format!("--client={connections}")).arg(format!("--time={}", long.as_secs()));
-        command.arg(format!("--file={}", self.script.display()));
+        command.arg(format!("--file={}", self.directory.join(script(work)).display()));
         for (name, value) in &self.variables {
             command.arg(format!("--define={name}={value}"));
         }

@@ -8,9 +8,9 @@ use domain::payment::Change;
 use domain::provider::{Charge, Closed, Failure, Found, IntentId, Outcome, Target, Unknown};
 
 /// Takes the charge one step further.
-pub(super) async fn take_step(attempt: &Attempt<'_>) -> Verdict {
-    let charging = Charging { attempt, charge: Charge::of(attempt.operation, attempt.payment) };
-    let Attempt { app, provider, operation, lease, payment } = attempt;
+pub(super) async fn take_step(attempt: &mut Attempt<'_>) -> Verdict {
+    let Attempt { app, provider, operation, lease, payment } = *attempt;
+    let mut charging = Charging { attempt, charge: Charge::of(operation, payment) };
     let windows = &app.settings.windows;
     match (next_step(&operation.progress, payment.intent.is_some(), windows), &payment.intent) {
         (Step::Retrieve, Some(intent)) => {
@@ -18,27 +18,27 @@ pub(super) async fn take_step(attempt: &Attempt<'_>) -> Verdict {
             charging.conclude(provider.retrieve(&target).await).await
         }
         (Step::Send | Step::Retrieve, _) => {
-            let lease = windows.charging_lease(lease, &operation.progress);
+            let lease = windows.charging_lease(&lease, &operation.progress);
             charging.conclude(provider.charge(&charging.charge, &lease).await).await
         }
         (Step::LookUp, _) => charging.look_up(Why::Again).await,
         (Step::Decide, _) if planted(Bug::PostsInsteadOfLooking) => {
-            charging.conclude(provider.charge(&charging.charge, lease).await).await
+            charging.conclude(provider.charge(&charging.charge, &lease).await).await
         }
         (Step::Close, _) => charging.close().await,
         (Step::Decide, _) => charging.decide().await,
     }
 }
 
-struct Charging<'a> {
-    attempt: &'a Attempt<'a>,
+struct Charging<'a, 'b> {
+    attempt: &'a mut Attempt<'b>,
     charge: Charge,
 }
 
-impl Charging<'_> {
+impl Charging<'_, '_> {
     /// Makes sure that the charge can never execute. Then it is either canceled or found.
-    async fn close(&self) -> Verdict {
-        let closed = self.attempt.provider.close(&self.charge, self.attempt.lease).await;
+    async fn close(&mut self) -> Verdict {
+        let closed = self.attempt.provider.close(&self.charge, &self.attempt.lease).await;
         match self.attempt.settled(closed) {
             Ok(Closed::Ours(intent)) => self.conclude(Outcome::Settled(Found::Unconfirmed(intent))).await,
             Ok(Closed::AlreadyExecuted | Closed::Refused) => self.decide().await,
@@ -47,8 +47,8 @@ impl Charging<'_> {
     }
 
     /// Searches a charge that can no longer execute. Found, it is settled; not found twice, a lease apart, it never was.
-    async fn decide(&self) -> Verdict {
-        let Attempt { app, operation, .. } = self.attempt;
+    async fn decide(&mut self) -> Verdict {
+        let Attempt { app, operation, .. } = *self.attempt;
         match self.look_up(Why::Absent).await {
             Verdict::Open(Open { why: Why::Absent, .. })
                 if is_absent(&operation.progress, &app.settings.windows) =>
@@ -60,7 +60,7 @@ impl Charging<'_> {
     }
 
     /// Searches the charge and concludes from what is found. `absent` says what it means to find nothing.
-    async fn look_up(&self, absent: Why) -> Verdict {
+    async fn look_up(&mut self, absent: Why) -> Verdict {
         match self.find().await {
             Ok(Some(found)) => self.conclude(Outcome::Settled(found)).await,
             Ok(None) => Verdict::Open(Open::new(absent)),
@@ -68,16 +68,17 @@ impl Charging<'_> {
         }
     }
 
-    async fn find(&self) -> Result<Option<Found>, Open> {
+    async fn find(&mut self) -> Result<Option<Found>, Open> {
         // the provider's clock is not ours
         const SKEW: time::Duration = time::Duration::minutes(10);
-        let Attempt { provider, operation, lease, .. } = self.attempt;
+        let Attempt { provider, operation, .. } = *self.attempt;
         let since = operation.created_at.saturating_sub(SKEW);
-        self.attempt.settled(provider.find(&self.charge, since, lease).await)
+        let found = self.attempt.keeping_the_lease(provider.find(&self.charge, since)).await?;
+        self.attempt.settled(found)
     }
 
     /// What the provider's word on the charge means for the payment.
-    async fn conclude(&self, outcome: Outcome<Found>) -> Verdict {
+    async fn conclude(&mut self, outcome: Outcome<Found>) -> Verdict {
         let nowhere_to_go = self.attempt.payment.request.return_url.is_none();
         if let Some(guessed) = self.guess(&outcome).await {
             return guessed;
@@ -113,7 +114,7 @@ impl Charging<'_> {
     }
 
     /// What a program believes that takes no answer for a no: only in a build with planted bugs.
-    async fn guess(&self, outcome: &Outcome<Found>) -> Option<Verdict> {
+    async fn guess(&mut self, outcome: &Outcome<Found>) -> Option<Verdict> {
         if !matches!(outcome, Outcome::Unknown(Unknown::NoAnswer)) {
             return None;
         }
@@ -125,7 +126,7 @@ impl Charging<'_> {
     /// Cancels the intent, or learns what it is instead. `Err`: nobody can tell yet.
     async fn cancel(&self, intent: IntentId) -> Result<Found, Open> {
         let target = Target::of(self.attempt.payment, intent.clone());
-        match self.attempt.provider.cancel(&target, None, self.attempt.lease).await {
+        match self.attempt.provider.cancel(&target, None, &self.attempt.lease).await {
             // refused outright, and perhaps for this moment only
             Outcome::Settled(Found::Rejected(_) | Found::Declined(None, _))
             | Outcome::NotExecuted(_)
@@ -136,7 +137,7 @@ impl Charging<'_> {
 
     /// Within the window nothing but a missing return URL makes us cancel; after it, it is the closing of the charge.
     fn why_canceled(&self) -> Failure {
-        let Attempt { app, operation, payment, .. } = self.attempt;
+        let Attempt { app, operation, payment, .. } = *self.attempt;
         let within = operation.progress.age < app.settings.windows.charge;
         if within && payment.request.return_url.is_none() {
             Failure::authentication_required()

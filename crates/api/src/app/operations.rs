@@ -21,12 +21,15 @@ use persistence::idempotency::StoredAnswer;
 use persistence::operations::{Pause, Settlement, Watch};
 use persistence::refunds::RefundSettlement;
 use rand::Rng;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 /// The pause before the second attempt is at most this, and doubles from there ...
 const PAUSE: Duration = Duration::from_millis(200);
 /// ... to this. Whatever was wrong, it is tried again so soon after it has ended.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// So long before it has to be, a lease is prolonged. A lease exceeds an attempt by 5 s.
+const TO_PROLONG: Duration = Duration::from_secs(2);
 /// How often a settlement is tried within the lease. After that it is the next holder's.
 const SETTLE_TRIES: u32 = 3;
 
@@ -112,7 +115,7 @@ pub(super) struct Attempt<'a> {
     /// For whoever carries it out.
     pub(super) provider: &'a dyn Provider,
     pub(super) operation: &'a Operation,
-    pub(super) lease: &'a Lease,
+    pub(super) lease: Lease,
     pub(super) payment: &'a Payment,
 }
 
@@ -166,7 +169,7 @@ impl Attempt<'_> {
     }
 
     /// A step, and the same once more if that may help a caller who waits `until` then.
-    async fn take_steps(&self, refund: Option<&Refund>, until: Instant) -> Verdict {
+    async fn take_steps(&mut self, refund: Option<&Refund>, until: Instant) -> Verdict {
         let open = match self.take_step(refund).await {
             Verdict::Open(open) => open,
             ended => return ended,
@@ -181,7 +184,31 @@ impl Attempt<'_> {
         }
     }
 
-    async fn take_step(&self, refund: Option<&Refund>) -> Verdict {
+    /// Waits for something that changes nothing and may take longer than the lease, which is prolonged meanwhile. What
+    /// remains of it in the end suffices for one attempt. `Err`: it was lost.
+    pub(super) async fn keeping_the_lease<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Open> {
+        let windows = &self.app.settings.windows;
+        let reserve = windows.attempt.saturating_add(TO_PROLONG);
+        let mut work = pin!(work);
+        loop {
+            let in_time = self.lease.ends.checked_sub(reserve).unwrap_or(self.lease.taken);
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                () = tokio::time::sleep_until(in_time.into()) => {}
+            }
+            match self.app.store.keep_operation(self.operation, &self.lease, windows.lease).await {
+                Ok(Some(prolonged)) => self.lease = prolonged,
+                Ok(None) => return Err(Open::new(Why::AtOnce)),
+                Err(error) if self.lease.covers(Instant::now(), windows.attempt) => {
+                    tracing::warn!(operation_id = %self.operation.id, %error, "lease not prolonged yet");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(_) => return Err(Open::new(Why::AtOnce)),
+            }
+        }
+    }
+
+    async fn take_step(&mut self, refund: Option<&Refund>) -> Verdict {
         let intent = self.payment.intent.as_ref();
         let target = intent.map(|intent| Target::of(self.payment, intent.clone()));
         let pending = self.payment.state.pending();
@@ -229,7 +256,7 @@ pub async fn carry_out(app: &App, leased: &Leased, carrier: Carrier) -> Carried 
         Carrier::Caller(_) => app.provider_for_callers.as_ref(),
         Carrier::Worker => app.provider.as_ref(),
     };
-    let attempt = Attempt { app, provider, operation, lease, payment };
+    let mut attempt = Attempt { app, provider, operation, lease: *lease, payment };
     let steps = async {
         match carrier {
             Carrier::Caller(until) => {
@@ -248,7 +275,7 @@ pub async fn carry_out(app: &App, leased: &Leased, carrier: Carrier) -> Carried 
         Verdict::Payment(ends) => settle_payment(&attempt, ends).await,
         Verdict::Refund(refund, change) => settle_refund(&attempt, refund, change).await,
         Verdict::Over => {
-            if let Err(error) = app.store.end_watch(operation, lease).await {
+            if let Err(error) = app.store.end_watch(operation, &attempt.lease).await {
                 tracing::warn!(operation_id = %operation.id, %error, "watch not ended yet");
             }
             Ok(None)

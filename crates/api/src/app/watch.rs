@@ -30,7 +30,7 @@ pub(super) async fn watch_payment(attempt: &Attempt<'_>, target: &Target) -> Ver
     let found = match found {
         // never to be confirmed after this, so that it cannot hold money when the payment is shown as canceled
         Found::RequiresAction(..) | Found::Unconfirmed(_) if given_up => {
-            match attempt.settled(attempt.provider.cancel(target, None, attempt.lease).await) {
+            match attempt.settled(attempt.provider.cancel(target, None, &attempt.lease).await) {
                 Ok(found) => found,
                 Err(open) => return unseen(open, rest),
             }

@@ -313,7 +313,11 @@ async fn a_lost_lease_settles_nothing() -> Result<()> {
 
     assert!(!capture(&db.store, &operation, &late, &payment).await?, "the first holder woke up too late");
     assert!(!db.store.pause(&operation, &late, &Pause::default()).await?);
-    assert!(capture(&db.store, &leased, &lease, &read).await?);
+    assert_eq!(db.store.keep_operation(&operation, &late, LEASE).await?, None);
+    let kept = db.store.keep_operation(&leased, &lease, LEASE * 2).await?.unwrap();
+    assert!(kept.token > lease.token && kept.ends > lease.ends && kept.taken == lease.taken);
+    assert!(!capture(&db.store, &leased, &lease, &read).await?, "it goes by another token now");
+    assert!(capture(&db.store, &leased, &kept, &read).await?);
     db.close().await
 }
 
