@@ -20,6 +20,8 @@ run: ## Start everything and say what to try next; Ctrl-C stops it all
 	cargo build --workspace --bins
 	@exec target/debug/devstack
 
+# Most tests wait for processes of theirs, and compute little.
+test test-postgres: export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 test: ## The whole test suite, against a real PostgreSQL that is found or installed
 	cargo test --workspace --no-fail-fast
 
@@ -70,7 +72,7 @@ proof: ## That nothing is charged twice or lost: bugs that are caught, 170 crash
 bench: ## Payments per second, beside pgbench with the same statements
 	$(DRILL) bench
 
-drill: ## One of the others: make drill NAME=refunds, duels, tenants, hangups, pooler, outage, diskfull, pages, model or migrations; or STORY=1, 2
+drill: ## One of the others: make drill NAME=refunds, duels, tenants, hangups, pooler, outage, diskfull, pages, model or migrations; or STORY=1, 2, 4
 	$(DRILL) $(if $(STORY),story $(STORY),$(NAME))
 
 test-images: ## Stand-ins for images, from Debian's packages, where no registry can be reached
