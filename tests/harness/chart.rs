@@ -90,13 +90,13 @@ impl Chart<'_> {
         for (at, ((name, points), colour)) in self.lines.iter().zip(COLOURS.iter().cycle()).enumerate() {
             let path: Vec<String> =
                 points.iter().map(|(x, y)| format!("{:.1},{:.1}", at_x(*x), at_y(*y))).collect();
-            let legend = 160.0 * f64::from(u32::try_from(at).unwrap_or(0));
+            let legend = 240.0 * f64::from(u32::try_from(at).unwrap_or(0));
             let _ = writeln!(
                 svg,
                 "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" points=\"{}\"/>\n\
                  <text x=\"{:.1}\" y=\"{:.1}\" fill=\"{colour}\">{name}</text>",
                 path.join(" "),
-                LEFT + 200.0 + legend,
+                LEFT + 180.0 + legend,
                 TOP - 8.0
             );
         }
