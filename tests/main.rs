@@ -1,5 +1,6 @@
 //! End to end: service, database and simulator as real processes, over real sockets. A module per story.
 
+mod admission;
 mod callers;
 mod capture_and_cancel;
 mod card_numbers;

@@ -1,5 +1,6 @@
 //! What is wrong with a request is told in one order and in one shape.
 
+use crate::admission::{insist, no_writes};
 use crate::support::{PAYMENTS, SOON, Wire, another_key, assert_problem, count, id, run, seconds, text};
 use anyhow::Result;
 use e2e::{Answer, Api, World, WorldOptions, eventually, payment};
@@ -106,15 +107,18 @@ async fn a_full_service_says_so_before_it_reads_on_and_before_it_counts() -> Res
         .await?;
     let api = &world.api;
     // a request that takes the only place, and comes to its end when we want
-    let mut slow = Wire::to(&api.url).await?;
-    let body = payment("order-1").to_string();
-    let request = crate::support::post(api, "slow", &body);
-    let (head, rest) = request.split_at(request.len() - 1);
-    slow.send(head.as_bytes()).await?;
+    let lock = no_writes(&world).await?;
+    let slow = insist(api, "slow");
     let list = async || api.get(PAYMENTS).await;
-    eventually(SOON, "the place is taken", async || Ok(list().await?.status == 503)).await?;
-
-    let answer = list().await?;
+    let mut refused = None;
+    eventually(SOON, "the place is taken", async || {
+        let answer = list().await?;
+        let is_refused = answer.status == 503;
+        refused = is_refused.then_some(answer);
+        Ok(is_refused)
+    })
+    .await?;
+    let answer = refused.expect("refused");
     assert_problem(&answer, 503, "overloaded");
     assert!(answer.header("retry-after").parse::<u32>().is_ok());
     assert_eq!(answer.header("ratelimit"), "", "what was not let in is not counted");
@@ -125,13 +129,18 @@ async fn a_full_service_says_so_before_it_reads_on_and_before_it_counts() -> Res
     create.method = Method::POST;
     assert_problem(&create.send(api).await?, 401, "unauthorized");
     create.api_key = Some(&api.key);
-    assert_problem(&create.send(api).await?, 503, "overloaded");
+    eventually(
+        SOON,
+        "refused before it is read",
+        async || Ok(create.send(api).await?.code() == "overloaded"),
+    )
+    .await?;
     for path in ["/livez", "/readyz"] {
         assert_eq!(api.get(path).await?.status, 200, "{path} does no work for merchants");
     }
 
-    slow.send(rest.as_bytes()).await?;
-    assert_eq!(slow.read().await?.status, 201);
+    lock.rollback().await?;
+    assert_eq!(slow.await??.status, 201);
     eventually(SOON, "the place is free", async || Ok(list().await?.status == 200)).await?;
     world.finish().await
 }

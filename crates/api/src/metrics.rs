@@ -3,6 +3,7 @@
 //! Names follow OpenTelemetry's semantic conventions where there is one. Every label has a closed set of values: a route's
 //! template, a method of the standard, a kind, an outcome. What a caller writes never becomes a label.
 
+use crate::admission::Admission;
 use crate::app::once::Told;
 use crate::state::App;
 use axum::extract::{MatchedPath, Request, State};
@@ -33,6 +34,7 @@ pub struct Metrics {
     keys: Counter<u64>,
     reconciliations: Counter<u64>,
     retries: Counter<u64>,
+    refused: Counter<u64>,
     backlog: Arc<Mutex<Option<Backlog>>>,
     reconciled: Arc<Mutex<Option<Reconciled>>>,
 }
@@ -40,7 +42,12 @@ pub struct Metrics {
 impl Metrics {
     /// All instruments of the service; those of the provider's client are in its crate.
     #[must_use]
-    pub fn new(registry: Registry, store: &Store, breaker: &Arc<Breaker>) -> Self {
+    pub fn new(
+        registry: Registry,
+        store: &Store,
+        breaker: &Arc<Breaker>,
+        admission: &Arc<Admission>,
+    ) -> Self {
         let meter = opentelemetry::global::meter("payments");
         let backlog = Arc::new(Mutex::new(None));
         let reconciled = Arc::new(Mutex::new(None));
@@ -80,14 +87,27 @@ impl Metrics {
                     "Second tries at the payment provider within a request, by what the first came to.",
                 )
                 .build(),
+            refused: meter
+                .u64_counter("payments.admission.refused")
+                .with_unit("{request}")
+                .with_description("Requests for which there was no place.")
+                .build(),
             backlog: Arc::clone(&backlog),
             reconciled: Arc::clone(&reconciled),
         };
+        // a counter that is not there before its first request looks as if it had never grown
+        metrics.refused.add(0, &[]);
         observe_backlog(&backlog);
         observe_reconciled(&reconciled);
         observe_pool(store);
         observe_breaker(breaker);
+        observe_admission(admission);
         metrics
+    }
+
+    /// There was no place for a request.
+    pub fn refused(&self) {
+        self.refused.add(1, &[]);
     }
 
     /// An operation was settled by this process.
@@ -226,6 +246,30 @@ fn observe_breaker(breaker: &Arc<Breaker>) {
             }
         })
         .build();
+}
+
+fn observe_admission(admission: &Arc<Admission>) {
+    let taken = Arc::clone(admission);
+    let meter = opentelemetry::global::meter("payments");
+    meter
+        .u64_observable_gauge("payments.admission.taken")
+        .with_unit("{request}")
+        .with_description("Requests that do database work at the moment.")
+        .with_callback(move |gauge| gauge.observe(number(taken.count().0), &[]))
+        .build();
+    let places = Arc::clone(admission);
+    meter
+        .u64_observable_gauge("payments.admission.places")
+        .with_unit("{request}")
+        .with_description(
+            "How many may do so at once and begin something new; fewer while the database has a queue.",
+        )
+        .with_callback(move |gauge| gauge.observe(number(places.count().1), &[]))
+        .build();
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 /// The layer.

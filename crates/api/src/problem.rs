@@ -373,6 +373,12 @@ impl Problem {
         Self::new(code, detail).header(header::RETRY_AFTER, seconds.into())
     }
 
+    /// The time of a request is over before it could be answered.
+    #[must_use]
+    pub fn too_late() -> Self {
+        Self::passing(Code::Timeout, "No answer in time. Send the request again with the same key.", 1)
+    }
+
     /// Nothing has the id, or another merchant's object has it.
     #[must_use]
     pub fn no_such(noun: &str) -> Self {

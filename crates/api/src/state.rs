@@ -1,5 +1,6 @@
 //! What all requests and the worker share.
 
+use crate::admission::Admission;
 use crate::config::Service;
 use crate::metrics::Metrics;
 use crate::middleware::auth::KeyCache;
@@ -13,7 +14,6 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -34,8 +34,8 @@ pub struct App {
     pub settings: Service,
     /// Keys that were valid a moment ago.
     pub keys: KeyCache,
-    /// Places for requests that do database work.
-    pub slots: Arc<Semaphore>,
+    /// Who gets in.
+    pub admission: Arc<Admission>,
     /// A merchant's own limit, if there is one.
     pub rate_limit: Option<RateLimit>,
     /// Whether the provider takes our credentials.
@@ -51,15 +51,16 @@ impl App {
     #[must_use]
     pub fn new(store: Store, provider: provider::Client, settings: Service, registry: Registry) -> Self {
         let breaker = provider.breaker();
+        let admission = Arc::new(Admission::new(settings.max_in_flight));
         Self {
-            metrics: Metrics::new(registry, &store, &breaker),
+            metrics: Metrics::new(registry, &store, &breaker, &admission),
+            admission,
             store,
             provider_for_callers: Arc::new(provider.for_callers()),
             provider: Arc::new(provider),
             breaker,
             retry_budget: RetryBudget::default(),
             keys: KeyCache::default(),
-            slots: Arc::new(Semaphore::new(settings.max_in_flight)),
             rate_limit: RateLimit::per_second(settings.rate_limit),
             credentials: Credentials::default(),
             stop: Stop::default(),

@@ -74,6 +74,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 #[derive(Clone)]
 pub(crate) struct Connections {
     shared: Arc<Shared>,
+    /// When waiting for one ends in any case.
+    latest: Option<Instant>,
 }
 
 struct Shared {
@@ -153,7 +155,13 @@ impl Connections {
                 open: Arc::default(),
                 condition: Mutex::default(),
             }),
+            latest: None,
         }
+    }
+
+    /// The same for work that is not to be begun later than this.
+    pub(crate) fn until(&self, latest: Instant) -> Self {
+        Self { shared: Arc::clone(&self.shared), latest: Some(latest) }
     }
 
     /// The most there can be.
@@ -177,6 +185,7 @@ impl Connections {
     /// [`Error::PoolTimedOut`] when all are in use for too long; else why none can be opened.
     pub(crate) async fn acquire(&self) -> Result<Lent, Error> {
         let until = Instant::now() + self.shared.limits.acquire;
+        let until = self.latest.map_or(until, |latest| until.min(latest));
         let place = timeout_at(until, Arc::clone(&self.shared.places).acquire_owned())
             .await
             .map_err(|_| Error::PoolTimedOut)?

@@ -39,6 +39,8 @@ pub struct Claim<'a> {
     pub lease: Duration,
     /// Whether the caller waits for the outcome.
     pub served: bool,
+    /// Nothing is begun later than this: nobody waits any more.
+    pub latest: Instant,
 }
 
 impl Claim<'_> {
@@ -100,7 +102,7 @@ macro_rules! claim {
             claim.served,
             $($argument),+
         )
-        .fetch_optional(&$store.pool)
+        .fetch_optional(&$store.pool.until(claim.latest.into()))
         .traced("claim operation")
         .await?;
         row.map(|row| claim.won(payment, kind, (row.created_at, row.lease_until), asked))

@@ -137,6 +137,9 @@ pub enum OnceError {
     /// The provider does not take our credentials, so no new payment is begun.
     #[error("the provider does not take our credentials")]
     Misconfigured,
+    /// Nobody waits any more, and nothing was begun.
+    #[error("there was no time left to begin")]
+    TooLate,
     /// The task ended without an answer: a fault of this program.
     #[error("the task that carries the request out ended without an answer")]
     Lost,
@@ -189,7 +192,12 @@ async fn begin(app: Arc<App>, request: MoneyRequest, arrived: Instant, reply: Re
         trace: request.trace,
         lease: app.settings.windows.lease,
         served: until > arrived,
+        latest: request.latest.into_std(),
     };
+    if Instant::now() >= request.latest {
+        return drop(reply.send(Err(OnceError::TooLate)));
+    }
+    let is_create = matches!(request.asked, Asked::Create(_));
     let begun = match request.asked {
         Asked::Create(_) if app.credentials.are_refused() => {
             match app.store.find_idempotency_key(merchant_id, &request.key).await {
@@ -205,7 +213,12 @@ async fn begin(app: Arc<App>, request: MoneyRequest, arrived: Instant, reply: Re
     };
     match begun {
         Ok(Begun::Ours(leased)) => {
-            request.slot.release();
+            app.admission.used(merchant_id, &request.key);
+            if is_create {
+                request.slot.claimed();
+            } else {
+                request.slot.release();
+            }
             let Operation { id, payment_id, .. } = &leased.operation;
             let span = tracing::Span::current();
             span.record("payments.operation.id", field::display(id));
@@ -213,6 +226,7 @@ async fn begin(app: Arc<App>, request: MoneyRequest, arrived: Instant, reply: Re
             first(&Serving { app: &app, leased: &leased, key: &request.key }, until, reply).await;
         }
         Ok(Begun::KeyKnown(known)) => {
+            app.admission.used(merchant_id, &request.key);
             // without a preference a repetition is answered at once
             let until = (arrived + request.wait.unwrap_or_default()).min(request.latest);
             let repeated = Repeated { app: &app, merchant_id, key: &request.key, slot: &request.slot };
@@ -273,7 +287,11 @@ impl Serving<'_> {
 
     /// Our attempt brought no outcome, and the operation is anybody's: waits for whoever settles it.
     async fn wait_for_others(&self, until: Instant) -> Told {
-        let settled = settled_by(self.app, self.leased.operation.merchant_id, self.key, until);
+        let merchant_id = self.leased.operation.merchant_id;
+        let Some(_waiter) = self.app.admission.wait_for_others(merchant_id) else {
+            return self.accept().await;
+        };
+        let settled = settled_by(self.app, merchant_id, self.key, until);
         tokio::select! {
             Ok(Some(answer)) = settled => Told::Answered { answer, replayed: false },
             () = self.patience(until) => self.accept().await,
@@ -323,7 +341,9 @@ impl Repeated<'_> {
             return Ok(replay(answer));
         }
         let mut state = known.state.clone();
-        if until > Instant::now() {
+        let waiter =
+            if until > Instant::now() { self.app.admission.wait_for_others(self.merchant_id) } else { None };
+        if waiter.is_some() {
             self.slot.release();
             if let Some(answer) = settled_by(self.app, self.merchant_id, self.key, until).await? {
                 return Ok(replay(answer));

@@ -4,16 +4,22 @@
 use crate::http::cards::CardsFound;
 use crate::http::json::{self, Json};
 use crate::http::prefer::Prefer;
+use crate::middleware::limits::Latest;
+use crate::middleware::shed::Slot;
 use crate::problem::{Code, FieldCode, Problem};
+use crate::state::App;
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{Extensions, HeaderMap, HeaderName, header};
 use bytes::Bytes;
 use domain::idempotency::IdempotencyKey;
+use futures_util::future::poll_immediate;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::convert::Infallible;
 use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// The largest body, in bytes.
@@ -67,12 +73,12 @@ impl MoneyPost {
         cards.or_refuse(read(body))
     }
 
-    async fn receive(request: Request, body_is_optional: bool) -> Result<Self, Problem> {
+    async fn receive(request: Request, app: &App, body_is_optional: bool) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         check_content_coding(&parts.headers)?;
         let body = match check_media_type(&parts.headers) {
-            Ok(()) => read(&parts.headers, body).await?,
-            Err(refused) if body_is_optional => match read(&parts.headers, body).await {
+            Ok(()) => read(app, &parts, body).await?,
+            Err(refused) if body_is_optional => match read(app, &parts, body).await {
                 Ok(body) if body.is_empty() => body,
                 _ => return Err(refused),
             },
@@ -88,22 +94,22 @@ impl MoneyPost {
     }
 }
 
-impl<S: Send + Sync> FromRequest<S> for MoneyPost {
+impl FromRequest<Arc<App>> for MoneyPost {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        Self::receive(request, false).await
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+        Self::receive(request, app, false).await
     }
 }
 
 /// The same where an empty body counts as `{}` and needs no media type.
 pub struct OptionalBody(pub MoneyPost);
 
-impl<S: Send + Sync> FromRequest<S> for OptionalBody {
+impl FromRequest<Arc<App>> for OptionalBody {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        MoneyPost::receive(request, true).await.map(Self)
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+        MoneyPost::receive(request, app, true).await.map(Self)
     }
 }
 
@@ -129,15 +135,24 @@ fn check_content_coding(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(Code::UnsupportedMediaType, "Send the body as it is, without Content-Encoding."))
 }
 
-async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+/// The whole body. While it is not there the request has no place among those that do work: how long that takes is up to
+/// the caller.
+async fn read(app: &App, parts: &Parts, body: Body) -> Result<Bytes, Problem> {
     let too_large =
         || Problem::new(Code::PayloadTooLarge, format!("The body may have at most {MAX_BODY} bytes."));
-    let announced =
-        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let announced = parts
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > MAX_BODY)) {
         return Err(too_large());
     }
-    match Limited::new(body, MAX_BODY).collect().await {
+    let mut collecting = pin!(Limited::new(body, MAX_BODY).collect());
+    let collected = match poll_immediate(&mut collecting).await {
+        Some(collected) => collected,
+        None => wait(app, &parts.extensions, collecting).await?,
+    };
+    match collected {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         Err(_) => Err(Problem::new(
@@ -147,7 +162,24 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
     }
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<IdempotencyKey, Problem> {
+/// Waits for a body, and no longer than its request has time.
+async fn wait<T>(app: &App, extensions: &Extensions, body: impl Future<Output = T>) -> Result<T, Problem> {
+    let (Some(slot), Some(Latest(latest))) = (extensions.get::<Slot>(), extensions.get::<Latest>()) else {
+        return Ok(body.await);
+    };
+    let waiting = app.admission.wait_for_body()?;
+    slot.release();
+    let body = tokio::time::timeout_at(*latest, body).await.map_err(|_| Problem::too_late())?;
+    drop(waiting);
+    slot.regain()?;
+    Ok(body)
+}
+
+/// The caller's key.
+///
+/// # Errors
+/// 400 for none, for one that is none, and for two.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<IdempotencyKey, Problem> {
     const NAME: HeaderName = HeaderName::from_static("idempotency-key");
     let refused = |code, kind, detail: &str| Problem::of_header(code, "Idempotency-Key", kind, detail);
     let mut lines = headers.get_all(&NAME).iter();

@@ -67,6 +67,7 @@ pub async fn tell(
                 "The payment provider does not take the service's credentials. Its operators are told.";
             return Err(Problem::passing(Code::ProviderMisconfigured, detail, 10));
         }
+        Err(OnceError::TooLate) => return Err(Problem::too_late()),
         Err(lost @ OnceError::Lost) => return Err(Problem::fault(&lost)),
     };
     if let Some(applied) = post.prefer.applied() {

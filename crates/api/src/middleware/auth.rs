@@ -50,10 +50,12 @@ pub async fn authenticate(
     let valid = match app.keys.0.get(&id).await {
         Some(valid) => valid,
         None => {
-            // unknown keys are not remembered: there are more of them than memory
-            let valid = app.store.find_key(id.0, &id.1).await?.ok_or_else(unauthorized)?;
-            app.keys.0.insert(id, valid).await;
-            valid
+            // one look for all that ask at once; unknown keys are not remembered: there are more of them than memory
+            let looked_up = app.keys.0.try_get_with(id, async {
+                let _place = app.admission.look_up_key()?;
+                app.store.find_key(id.0, &id.1).await?.ok_or_else(unauthorized)
+            });
+            looked_up.await.map_err(|problem| Problem::clone(&problem))?
         }
     };
     if valid.expires_at.is_some_and(|end| end <= OffsetDateTime::now_utc()) {

@@ -129,10 +129,7 @@ pub async fn deadline(State(app): State<Arc<App>>, mut request: Request, next: N
     request.extensions_mut().insert(Latest(Instant::now() + waiting));
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => {
-            let detail = "No answer in time. Send the request again with the same key.";
-            Problem::passing(Code::Timeout, detail, 1).into_response()
-        }
+        Err(_) => Problem::too_late().into_response(),
     }
 }
 

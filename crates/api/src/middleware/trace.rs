@@ -2,6 +2,7 @@
 //! in every answer as `Request-Id`, and with every event that the request leaves.
 
 use crate::metrics::method;
+use crate::middleware::shed::Shed;
 use crate::telemetry;
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderValue};
@@ -58,7 +59,7 @@ pub async fn trace(mut request: Request, next: Next) -> Response {
         }
         let (status, duration_us) =
             (status.as_u16(), u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
-        if is_probe {
+        if is_probe || response.extensions().get::<Shed>().is_some() {
             tracing::debug!(status, duration_us, "request answered");
         } else {
             tracing::info!(status, duration_us, "request answered");

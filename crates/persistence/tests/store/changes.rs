@@ -55,6 +55,7 @@ async fn with_claim<T>(key: &str, use_claim: impl AsyncFnOnce(&Claim<'_>) -> T) 
         trace: TraceContext::random(),
         lease: LEASE,
         served: true,
+        latest: Instant::now() + LEASE,
     };
     use_claim(&claim).await
 }

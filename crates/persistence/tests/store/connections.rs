@@ -3,7 +3,6 @@
 use super::*;
 use devstack::fault_proxy::End;
 use devstack::{Fault, FaultProxy};
-use std::time::Instant;
 use tokio::task::JoinHandle;
 
 const CONNECTIONS: u32 = 4;
@@ -196,6 +195,24 @@ async fn callers_who_hang_up_cost_no_connection() -> Result<()> {
         u64::from(CONNECTIONS),
         "nor does the server start a process for each"
     );
+    db.close().await
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_any_more_is_not_begun() -> Result<()> {
+    let db = Behind::new().await?;
+    let (reads, lock) = db.reads_under_way(CONNECTIONS).await?;
+    let payment = new_payment(merchant(), "order-1");
+    let began = Instant::now();
+    let latest = began + Duration::from_millis(200);
+    let refused = claim_until(&db.store, &payment, "key", LEASE, latest).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    lock.rollback().await?;
+    for read in reads {
+        read.await?.0?;
+    }
+    assert_eq!(db.db.count("operations").await?, 0);
     db.close().await
 }
 

@@ -37,7 +37,7 @@ use sqlx::{PgPool, Row};
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use tokio::sync::Barrier;
 use uuid::Uuid;
@@ -103,11 +103,12 @@ fn merchant() -> MerchantId {
     MerchantId::at(now())
 }
 
-async fn claim_for(
+async fn claim_until(
     store: &Store,
     payment: &Payment,
     key: &str,
     lease: Duration,
+    latest: Instant,
 ) -> Result<Claimed, StoreError> {
     let key = IdempotencyKey::parse(key.as_bytes()).unwrap();
     let claim = Claim {
@@ -118,8 +119,18 @@ async fn claim_for(
         trace: TraceContext::random(),
         lease,
         served: true,
+        latest,
     };
     store.claim_payment(payment, &claim).await
+}
+
+async fn claim_for(
+    store: &Store,
+    payment: &Payment,
+    key: &str,
+    lease: Duration,
+) -> Result<Claimed, StoreError> {
+    claim_until(store, payment, key, lease, Instant::now() + LEASE).await
 }
 
 async fn claim(store: &Store, payment: &Payment, key: &str) -> Result<Claimed, StoreError> {

@@ -1,0 +1,259 @@
+//! Who gets in: places for requests that do database work, and as many of them as the database carries without a queue.
+//!
+//! Nobody waits for a place. Who finds none hears so at once, and those who are in are as quick as ever; a queue would make
+//! everybody slow, and its end would be served when nobody waits any more. `limit` says how many places there are.
+
+mod limit;
+
+use crate::problem::{Code, Problem};
+use domain::id::MerchantId;
+use domain::idempotency::IdempotencyKey;
+use limit::{Limit, Turn};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// One place in so many is kept for what has priority.
+const RESERVE: usize = 8;
+/// How many bodies may be waited for at once: with 64 KiB each, 128 MiB.
+const BODIES: usize = 2_048;
+/// How many API keys are looked up at once that are not remembered.
+const KEY_LOOKUPS: usize = 64;
+/// How many callers may wait at once until another request, or the worker, has settled what they asked for: of one merchant,
+/// and of all.
+const WAITERS_OF_ONE: usize = 64;
+const WAITERS: usize = 256;
+/// How many keys are remembered as used, and for how long.
+const KEYS: u64 = 100_000;
+const KEYS_FOR: Duration = Duration::from_secs(600);
+
+/// Whether a request may use the reserve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// It begins something new.
+    Ordinary,
+    /// It reads, asks what became of a request, or gives money back: what people need most when there is trouble.
+    High,
+}
+
+/// Who gets in.
+pub struct Admission {
+    most: usize,
+    places: Mutex<Places>,
+    bodies: Semaphore,
+    key_lookups: Semaphore,
+    waiters: Mutex<HashMap<MerchantId, usize>>,
+    keys: moka::sync::Cache<u64, ()>,
+    hasher: RandomState,
+}
+
+struct Places {
+    limit: Limit,
+    taken: usize,
+}
+
+impl Admission {
+    /// At most so many places.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self {
+            most,
+            places: Mutex::new(Places {
+                limit: Limit::new(most.saturating_sub(most / RESERVE), Instant::now()),
+                taken: 0,
+            }),
+            bodies: Semaphore::new(BODIES),
+            key_lookups: Semaphore::new(KEY_LOOKUPS),
+            waiters: Mutex::default(),
+            keys: moka::sync::Cache::builder().max_capacity(KEYS).time_to_live(KEYS_FOR).build(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// A place, if there is one.
+    #[must_use]
+    pub fn admit(self: &Arc<Self>, priority: Priority) -> Option<Place> {
+        let now = Instant::now();
+        let mut places = self.places();
+        let ordinary = places.limit.places(now);
+        let most = match priority {
+            Priority::Ordinary => ordinary,
+            Priority::High => ordinary.saturating_add(self.most / RESERVE),
+        };
+        if places.taken >= most {
+            places.limit.refused();
+            return None;
+        }
+        places.taken = places.taken.saturating_add(1);
+        let taken = places.taken;
+        places.limit.taken(taken);
+        Some(Place { admission: Arc::clone(self), since: now })
+    }
+
+    /// How many requests do database work now, and how many may begin something new.
+    #[must_use]
+    pub fn count(&self) -> (usize, usize) {
+        let mut places = self.places();
+        (places.taken, places.limit.places(Instant::now()))
+    }
+
+    /// A place for a body that is not there yet.
+    ///
+    /// # Errors
+    /// 503 `overloaded`.
+    pub fn wait_for_body(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        self.bodies.try_acquire().map_err(|_| overloaded())
+    }
+
+    /// A place to look up an API key. It comes before all others: whoever has no valid key cannot take those.
+    ///
+    /// # Errors
+    /// 503 `overloaded`.
+    pub fn look_up_key(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        self.key_lookups.try_acquire().map_err(|_| overloaded())
+    }
+
+    /// A place to wait until somebody else has settled what a caller asked for; without one, it is told how it stands.
+    #[must_use]
+    pub fn wait_for_others(self: &Arc<Self>, merchant_id: MerchantId) -> Option<Waiter> {
+        let mut waiters = self.waiters();
+        if waiters.values().sum::<usize>() >= WAITERS {
+            return None;
+        }
+        let of_one = waiters.entry(merchant_id).or_default();
+        if *of_one >= WAITERS_OF_ONE {
+            return None;
+        }
+        *of_one = of_one.saturating_add(1);
+        Some(Waiter { admission: Arc::clone(self), merchant_id })
+    }
+
+    /// An operation was written for this key.
+    pub fn used(&self, merchant_id: MerchantId, key: &IdempotencyKey) {
+        self.keys.insert(self.digest(merchant_id, key), ());
+    }
+
+    /// Whether this process has seen the key used. Another may have: then nobody here knows.
+    #[must_use]
+    pub fn is_used(&self, merchant_id: MerchantId, key: &IdempotencyKey) -> bool {
+        self.keys.contains_key(&self.digest(merchant_id, key))
+    }
+
+    fn digest(&self, merchant_id: MerchantId, key: &IdempotencyKey) -> u64 {
+        self.hasher.hash_one((merchant_id.0, key.as_str()))
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiters(&self) -> MutexGuard<'_, HashMap<MerchantId, usize>> {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What whoever finds no place is told.
+#[must_use]
+pub fn overloaded() -> Problem {
+    Problem::passing(Code::Overloaded, "Too much to do. Send the request again a little later.", 1)
+}
+
+/// A place among the requests that do database work, until it is dropped.
+pub struct Place {
+    admission: Arc<Admission>,
+    since: Instant,
+}
+
+impl Place {
+    /// Ends with the claim of a payment, which is what the limit goes by: all of them do the same work, so they take the
+    /// same time, unless they wait for each other.
+    pub fn claimed(self) {
+        let now = Instant::now();
+        let turn = self.admission.places().limit.took(now.saturating_duration_since(self.since), now);
+        match turn {
+            Some(Turn::Queue) => tracing::warn!("the database has a queue; fewer requests are let in"),
+            Some(Turn::Gone) => tracing::info!("the database has no queue any more; all requests are let in"),
+            None => {}
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut places = self.admission.places();
+        places.taken = places.taken.saturating_sub(1);
+    }
+}
+
+/// A caller who waits for others, until it is dropped.
+pub struct Waiter {
+    admission: Arc<Admission>,
+    merchant_id: MerchantId,
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let mut waiters = self.admission.waiters();
+        if let Some(of_one) = waiters.get_mut(&self.merchant_id) {
+            *of_one = of_one.saturating_sub(1);
+            if *of_one == 0 {
+                waiters.remove(&self.merchant_id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn what_has_priority_finds_a_place_when_others_do_not() {
+        let admission = Arc::new(Admission::new(8));
+        let mut ordinary: Vec<_> = std::iter::from_fn(|| admission.admit(Priority::Ordinary)).collect();
+        assert_eq!(ordinary.len(), 7);
+        let high = admission.admit(Priority::High);
+        assert!(high.is_some() && admission.admit(Priority::High).is_none());
+        drop(high);
+        assert!(admission.admit(Priority::Ordinary).is_none(), "the reserve is for others");
+        ordinary.pop();
+        assert!(admission.admit(Priority::Ordinary).is_some());
+        assert_eq!(admission.count(), (6, 7));
+    }
+
+    #[test]
+    fn one_place_is_for_everybody() {
+        let admission = Arc::new(Admission::new(1));
+        let place = admission.admit(Priority::Ordinary).unwrap();
+        assert!(admission.admit(Priority::High).is_none());
+        place.claimed();
+        assert!(admission.admit(Priority::High).is_some());
+    }
+
+    #[test]
+    fn a_merchant_whose_callers_wait_leaves_room_for_others() {
+        let admission = Arc::new(Admission::new(8));
+        let [one, other] = [1, 2].map(|id| MerchantId(Uuid::from_u128(id)));
+        let waiting: Vec<_> = std::iter::from_fn(|| admission.wait_for_others(one)).collect();
+        assert_eq!(waiting.len(), WAITERS_OF_ONE);
+        assert!(admission.wait_for_others(other).is_some());
+        drop(waiting);
+        assert!(admission.wait_for_others(one).is_some());
+        assert!(admission.waiters().is_empty());
+        let of_many = (0..).map(|id| admission.wait_for_others(MerchantId(Uuid::from_u128(id))));
+        assert_eq!(of_many.map_while(|waiter| waiter).collect::<Vec<_>>().len(), WAITERS);
+    }
+
+    #[test]
+    fn a_key_is_the_merchants_own() {
+        let admission = Admission::new(8);
+        let [one, other] = [1, 2].map(|id| MerchantId(Uuid::from_u128(id)));
+        let key = IdempotencyKey::parse(b"key").unwrap();
+        admission.used(one, &key);
+        assert!(admission.is_used(one, &IdempotencyKey::parse(b"\"key\"").unwrap()));
+        assert!(!admission.is_used(other, &key));
+    }
+}
