@@ -5,6 +5,7 @@ mod callers;
 mod capture_and_cancel;
 mod card_numbers;
 mod clients;
+mod clocks;
 mod corpora;
 mod coverage;
 mod crash;
