@@ -106,6 +106,8 @@ async fn a_body_that_comes_slowly_takes_time_from_the_wait() -> Result<()> {
         .await?;
     let answer = wire.read().await?;
     assert_eq!((answer.status, answer.json()["code"].as_str()), (503, Some("timeout")));
+    assert_eq!((answer.header("connection"), answer.header("retry-after")), ("close", "1"));
+    assert!(wire.is_at_its_end().await?);
     assert_eq!(count(&world, "SELECT count(*) FROM operations").await?, 1);
     world.finish().await
 }

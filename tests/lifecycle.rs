@@ -224,7 +224,7 @@ const SETTINGS: [(&str, &str); 5] = [
 #[tokio::test]
 async fn a_wrong_setting_stops_the_start_with_one_line_that_names_it() -> Result<()> {
     // `None` takes the setting away
-    let table: [(&str, Option<&str>); 28] = [
+    let table: [(&str, Option<&str>); 29] = [
         ("DATABASE_URL", None),
         ("DATABASE_URL", Some("mysql://someone:geheim@127.0.0.1/payments")),
         ("DATABASE_URL", Some("geheim")),
@@ -250,6 +250,7 @@ async fn a_wrong_setting_stops_the_start_with_one_line_that_names_it() -> Result
         ("PAYWRIGHT_IDEMPOTENCY_TTL", Some("99999999999999999999h")),
         ("PAYWRIGHT_DATABASE_CONNECTIONS", Some("0")),
         ("PAYWRIGHT_MAX_IN_FLIGHT", Some("many")),
+        ("PAYWRIGHT_MAX_CONNECTIONS", Some("0")),
         ("PAYWRIGHT_RATE_LIMIT", Some("-1")),
         ("PAYWRIGHT_SHUTDOWN_TIMEOUT", Some("1.5s")),
         ("PAYWRIGHT_LOG_FORMAT", Some("xml")),

@@ -6,6 +6,7 @@ mod capture_and_cancel;
 mod card_numbers;
 mod clients;
 mod clocks;
+mod connections;
 mod corpora;
 mod coverage;
 mod crash;

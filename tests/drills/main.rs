@@ -17,6 +17,7 @@ mod pages;
 mod pooler;
 mod race;
 mod refunds;
+mod slow;
 mod story;
 mod tenants;
 
@@ -47,6 +48,7 @@ enum Drill {
     Pooler(pooler::Options),
     Race(race::Options),
     Refunds(refunds::Options),
+    Slow(slow::Options),
     Story(story::Options),
     Tenants(tenants::Options),
 }
@@ -69,6 +71,7 @@ async fn main() -> Result<()> {
         Drill::Pooler(options) => pooler::run(options).await,
         Drill::Race(options) => race::run(options).await,
         Drill::Refunds(options) => refunds::run(options).await,
+        Drill::Slow(options) => slow::run(options).await,
         Drill::Story(options) => story::run(options).await,
         Drill::Tenants(options) => tenants::run(options).await,
     }

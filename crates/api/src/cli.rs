@@ -4,7 +4,7 @@ use crate::app::merchants::{self, CreateKeyError};
 use crate::app::reconcile::{self, Report, Sources};
 use crate::config::{ConfigError, Database, Listeners, ProviderApi, SETTINGS, Service, Source};
 use crate::http::openapi;
-use crate::server::{Parts, Sockets, run as run_server};
+use crate::server::{OTHER_CONNECTIONS, Parts, Sockets, open_files, run as run_server};
 use crate::state::App;
 use crate::telemetry::Telemetry;
 use crate::worker;
@@ -326,11 +326,19 @@ impl Settings {
 }
 
 async fn run_service(settings: Settings, parts: Parts, registry: Registry) -> Result<(), Failure> {
-    let Settings { database, provider, service, listeners } = settings;
+    let Settings { database, provider, service, mut listeners } = settings;
     // whoever may be in a request may wait for the provider: fewer places would refuse what was let in
     let places = Places { callers: service.max_in_flight, background: worker::PLACES };
     let client =
         provider::Client::new(&provider.url, provider.api_key, provider.timeout, places).map_err(failed)?;
+    if parts.http {
+        let others = usize::try_from(database.connections)
+            .unwrap_or(usize::MAX)
+            .saturating_add(places.callers)
+            .saturating_add(places.background)
+            .saturating_add(OTHER_CONNECTIONS);
+        listeners.max_connections = open_files::connections(listeners.max_connections, others);
+    }
     let sockets = Sockets::bind(listeners, parts)
         .await
         .map_err(|(name, address, error)| wrong(format!("{name}: cannot listen on {address}: {error}")))?;

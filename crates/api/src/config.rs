@@ -40,7 +40,7 @@ const PREFIX: &str = "PAYWRIGHT_";
 const OTLP: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 24] = [
+pub const SETTINGS: [Setting; 25] = [
     setting(
         "DATABASE_URL",
         None,
@@ -81,6 +81,12 @@ pub const SETTINGS: [Setting; 24] = [
     ),
     setting("PAYWRIGHT_LISTEN", Some("127.0.0.1:8080"), "the public listener", "0.0.0.0:8080"),
     setting("PAYWRIGHT_OPS_LISTEN", Some("127.0.0.1:9464"), "the operations listener", "0.0.0.0:9464"),
+    setting(
+        "PAYWRIGHT_MAX_CONNECTIONS",
+        Some("4096"),
+        "connections to the public listener at once; fewer if the limit of open files is too low",
+        "4096",
+    ),
     setting(
         "PAYWRIGHT_SYNC_WAIT",
         Some("8s"),
@@ -188,6 +194,8 @@ pub struct Listeners {
     pub public: SocketAddr,
     /// For operators.
     pub operations: SocketAddr,
+    /// Connections to the public one at once.
+    pub max_connections: usize,
 }
 
 /// How the service behaves.
@@ -377,6 +385,7 @@ impl Source {
         Ok(Listeners {
             public: self.required("PAYWRIGHT_LISTEN", address)?,
             operations: self.required("PAYWRIGHT_OPS_LISTEN", address)?,
+            max_connections: self.required("PAYWRIGHT_MAX_CONNECTIONS", |text| number(text, 1, 1_000_000))?,
         })
     }
 
@@ -567,7 +576,8 @@ mod tests {
         let service = service(complete).unwrap();
         assert_eq!(service.windows.lease, Duration::from_secs(15));
         assert_eq!(service.windows.key_retention, Duration::from_secs(86_400));
-        assert_eq!(source(complete).listeners().unwrap().public.port(), 8080);
+        let listeners = source(complete).listeners().unwrap();
+        assert_eq!((listeners.public.port(), listeners.max_connections), (8080, 4096));
         assert_eq!(source(complete).database().unwrap().connections, 20);
         assert_eq!(source(complete).database().unwrap().pooler, Pooler::None);
     }

@@ -1,28 +1,26 @@
 //! Starting and stopping: two listeners, the worker, and an end in which nothing is lost.
 
+mod accept;
 mod connection;
+pub(crate) mod open_files;
+mod timeouts;
 
-pub use connection::TwoLengths;
+pub use accept::Exchange;
 
 use crate::config::{Listeners, Service};
 use crate::http::{operations_router, router};
 use crate::metrics;
 use crate::state::App;
 use crate::worker;
-use axum::Router;
-use connection::Connection;
+use accept::{Door, REFUSALS};
 use domain::provider::{NotExecuted, Outcome};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use timeouts::Timeouts;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
 /// So long before the end of the shutdown time waiting ends and open operations are handed back.
 const HAND_BACK: Duration = Duration::from_secs(2);
@@ -30,10 +28,10 @@ const HAND_BACK: Duration = Duration::from_secs(2);
 const AFTERMATH: Duration = Duration::from_millis(500);
 /// How often a provider that does not take our credentials is asked again.
 const ASK_CREDENTIALS: Duration = Duration::from_secs(2);
-/// Room for headers that [`crate::middleware::limits`] then refuses with all that an answer has. What does not fit into this
-/// either is refused below: by [`connection`] in HTTP/1, and by a bare 431 in HTTP/2, where it is also announced.
-const READ_BUFFER: u32 = 128 * 1024;
-const READ_LINES: usize = 512;
+/// Connections to the operations listener, at most: probes and a scraper or two.
+const OPERATIONS_CONNECTIONS: usize = 64;
+/// What the two listeners may have open beside the public connections.
+pub const OTHER_CONNECTIONS: usize = OPERATIONS_CONNECTIONS + 2 * REFUSALS;
 
 /// Which parts of the service a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +46,7 @@ pub struct Parts {
 pub struct Sockets {
     public: Option<TcpListener>,
     operations: TcpListener,
+    max_connections: usize,
 }
 
 impl Sockets {
@@ -62,7 +61,8 @@ impl Sockets {
         let bind =
             async |name, address| TcpListener::bind(address).await.map_err(|error| (name, address, error));
         let public = if parts.http { Some(bind("PAYWRIGHT_LISTEN", listeners.public).await?) } else { None };
-        Ok(Self { public, operations: bind("PAYWRIGHT_OPS_LISTEN", listeners.operations).await? })
+        let operations = bind("PAYWRIGHT_OPS_LISTEN", listeners.operations).await?;
+        Ok(Self { public, operations, max_connections: listeners.max_connections })
     }
 }
 
@@ -71,10 +71,13 @@ pub async fn run(app: Arc<App>, sockets: Sockets, parts: Parts, shutdown: impl F
     let Service { shutdown_grace, shutdown_timeout, .. } = app.settings;
     let accept = CancellationToken::new();
     let operations_accept = CancellationToken::new();
-    let public = sockets.public.map(|socket| serve(socket, router(&app), accept.clone()));
-    let public = public.map(tokio::spawn);
-    let operations =
-        tokio::spawn(serve(sockets.operations, operations_router(&app), operations_accept.clone()));
+    let door = |router, connections| Door::new(router, connections, Timeouts::DEFAULT);
+    let public = sockets.public.map(|socket| {
+        tokio::spawn(door(router(&app), sockets.max_connections).serve(socket, accept.clone()))
+    });
+    // a door of its own, so that probes are answered however many come to the other
+    let operations = door(operations_router(&app), OPERATIONS_CONNECTIONS);
+    let operations = tokio::spawn(operations.serve(sockets.operations, operations_accept.clone()));
     let background = [
         tokio::spawn(Arc::clone(&app).keep_credentials()),
         tokio::spawn(metrics::keep_backlog(Arc::clone(&app))),
@@ -111,54 +114,6 @@ pub async fn run(app: Arc<App>, sockets: Sockets, parts: Parts, shutdown: impl F
     };
     let _ = tokio::time::timeout(AFTERMATH, connections).await;
     tracing::info!("stopped");
-}
-
-async fn serve(listener: TcpListener, router: Router, accept: CancellationToken) {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    configure(builder.http1());
-    builder.http2().timer(TokioTimer::new()).max_header_list_size(READ_BUFFER);
-    let connections = GracefulShutdown::new();
-    loop {
-        let stream = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = accept.cancelled() => break,
-        };
-        let stream = match stream {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // out of file descriptors, say: the connections that are there end some day
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        // answers are small and waited for
-        let _ = stream.set_nodelay(true);
-        let stream = Connection::new(stream);
-        let two_lengths = stream.two_lengths();
-        let service =
-            router.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
-                request.extensions_mut().insert(two_lengths.clone());
-                request
-            });
-        let service = TowerToHyperService::new(service);
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let connection = connections.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error = %error, "a connection ended early");
-            }
-        });
-    }
-    drop(listener);
-    connections.shutdown().await;
-}
-
-fn configure(mut http1: auto::Http1Builder<'_, TokioExecutor>) {
-    http1
-        .timer(TokioTimer::new())
-        .max_buf_size(usize::try_from(READ_BUFFER).unwrap_or(usize::MAX))
-        .max_headers(READ_LINES);
 }
 
 impl App {

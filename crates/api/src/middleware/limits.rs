@@ -3,7 +3,7 @@
 
 use crate::http::prefer::Prefer;
 use crate::problem::{Code, Problem};
-use crate::server::TwoLengths;
+use crate::server::Exchange;
 use crate::state::App;
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
@@ -17,7 +17,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
 
 /// The most header lines.
 pub const MAX_HEADER_LINES: usize = 100;
@@ -26,8 +27,8 @@ pub const MAX_HEADER_BYTES: usize = 32 * 1024;
 
 /// So much of a body that nobody reads is taken from its sender ...
 const MAX_REST: usize = 1024 * 1024;
-/// ... and for so long.
-const REST_TIME: Duration = Duration::from_secs(5);
+/// ... and for so long: a slow one is to be over soon.
+const REST_TIME: Duration = Duration::from_secs(2);
 
 /// Takes the rest of a body that was refused unread. Closing the connection of a caller that still sends resets it, and
 /// the caller would see that instead of the answer.
@@ -104,9 +105,9 @@ fn ambiguity(request: &Request) -> Option<&'static str> {
     if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
         return Some("A request of HTTP/1.1 has exactly one Host line.");
     }
-    let two_lengths = request.extensions().get::<TwoLengths>();
-    two_lengths
-        .is_some_and(TwoLengths::seen)
+    let exchange = request.extensions().get::<Exchange>();
+    exchange
+        .is_some_and(Exchange::has_two_lengths)
         .then_some("A request has Transfer-Encoding or Content-Length, and never both.")
 }
 
@@ -117,19 +118,93 @@ pub struct Latest(pub Instant);
 /// Between the end of waiting and the deadline.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// Answers in time, whatever happens behind. What was begun goes on: see [`crate::app::once`].
+/// Answers in time, whatever happens behind. What was begun goes on: see [`crate::app::once`]. What comes too late to be done
+/// in time is not begun.
 pub async fn deadline(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let exchange = request.extensions_mut().remove::<Exchange>();
+    if exchange.as_ref().is_some_and(|exchange| !exchange.has_place()) {
+        let detail = "Too many requests are under way. Send the request again a little later.";
+        return Problem::passing(Code::Overloaded, detail, 1).into_response();
+    }
     let preferred = match *request.method() {
         Method::POST => Prefer::of(request.headers()).wait().unwrap_or_default(),
         _ => Duration::ZERO,
     };
-    let limit = app.settings.request_timeout;
-    let limit = if preferred > limit { preferred.saturating_add(Duration::from_secs(1)) } else { limit };
-    let waiting = limit.saturating_sub(MARGIN.min(limit / 4));
-    request.extensions_mut().insert(Latest(Instant::now() + waiting));
-    match tokio::time::timeout(limit, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => Problem::too_late().into_response(),
+    let (began, usual) = (Instant::now(), app.settings.request_timeout);
+    let latest = |limit: Duration| began + limit.saturating_sub(MARGIN.min(limit / 4));
+    let limit = if preferred > usual { preferred.saturating_add(Duration::from_secs(1)) } else { usual };
+    request.extensions_mut().insert(Latest(latest(limit)));
+    // who may wait long for the answer has no more time to ask
+    let body_by = exchange.as_ref().map_or(latest(usual), |exchange| exchange.body_by().min(latest(usual)));
+    let is_http1 = request.version() < Version::HTTP_2;
+    let (request, late) = Timed::body_of(request, body_by);
+    let answered = tokio::select! {
+        answered = tokio::time::timeout(limit, next.run(request)) => Some(answered),
+        () = late.cancelled() => None,
+    };
+    match answered {
+        Some(Ok(response)) if !late.is_cancelled() => response,
+        Some(Err(_)) if !late.is_cancelled() => Problem::too_late().into_response(),
+        _ => {
+            if let Some(exchange) = exchange {
+                exchange.end_connection();
+            }
+            let detail = "The body did not come in time. Nothing was done; send the request again.";
+            let problem = Problem::passing(Code::Timeout, detail, 1);
+            match is_http1 {
+                true => problem.header(header::CONNECTION, HeaderValue::from_static("close")).into_response(),
+                false => problem.into_response(),
+            }
+        }
+    }
+}
+
+/// A body that has to be there by some time. One that is not never comes to its end, and whoever waits for `late` hears so.
+struct Timed {
+    body: Body,
+    by: Instant,
+    /// From the moment on when there is something to wait for.
+    timer: Option<Pin<Box<Sleep>>>,
+    late: CancellationToken,
+}
+
+impl Timed {
+    fn body_of(request: Request, by: Instant) -> (Request, CancellationToken) {
+        let late = CancellationToken::new();
+        if request.body().is_end_stream() {
+            return (request, late);
+        }
+        let timed = request.map(|body| Body::new(Self { body, by, timer: None, late: late.clone() }));
+        (timed, late)
+    }
+}
+
+impl HttpBody for Timed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let Self { body, by, timer, late } = &mut *self;
+        let frame = Pin::new(body).poll_frame(cx);
+        if frame.is_ready() && Instant::now() < *by {
+            return frame;
+        }
+        let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(*by)));
+        if timer.as_mut().poll(cx).is_ready() {
+            late.cancel();
+        }
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

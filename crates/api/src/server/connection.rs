@@ -1,16 +1,19 @@
-//! Below hyper: what its parser of HTTP/1 answers by itself gets words, and a head that tells the length of its body in
-//! two ways is noticed, of which hyper shows only one.
+//! Below hyper: what its parser of HTTP/1 answers by itself gets words, a head that tells the length of its body in two ways
+//! is noticed, of which hyper shows only one, and what is read and written is seen by [`Progress`].
 
+use super::timeouts::Progress;
 use crate::http::error::CONTENT_TYPE;
 use crate::problem::{Code, Problem};
 use domain::trace::TraceContext;
-use std::io::{self, IoSlice};
+use std::future::poll_fn;
+use std::io::{self, IoSlice, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 /// So much of what a refused caller still sends is taken, and for so long: an answer that a reset overtakes is not read.
@@ -22,12 +25,11 @@ const MAX_OWN_ANSWER: usize = 512;
 /// Whether a connection has brought a head with both `Transfer-Encoding` and `Content-Length`. Whoever reads the other of
 /// the two sees another request behind this one (RFC 9112, section 11.2).
 #[derive(Debug, Clone, Default)]
-pub struct TwoLengths(Arc<AtomicBool>);
+pub(super) struct TwoLengths(Arc<AtomicBool>);
 
 impl TwoLengths {
     /// It has.
-    #[must_use]
-    pub fn seen(&self) -> bool {
+    pub(super) fn seen(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -38,6 +40,8 @@ pub(super) struct Connection<S> {
     heads: Heads,
     two_lengths: TwoLengths,
     farewell: Option<Farewell>,
+    progress: Arc<Progress>,
+    is_stalled: bool,
 }
 
 /// The answer in words, and what comes after it.
@@ -49,8 +53,9 @@ struct Farewell {
 }
 
 impl<S> Connection<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, heads: Heads::default(), two_lengths: TwoLengths::default(), farewell: None }
+    pub(super) fn new(stream: S, progress: Arc<Progress>) -> Self {
+        let (heads, two_lengths) = (Heads::default(), TwoLengths::default());
+        Self { stream, heads, two_lengths, farewell: None, progress, is_stalled: false }
     }
 
     pub(super) fn two_lengths(&self) -> TwoLengths {
@@ -59,6 +64,34 @@ impl<S> Connection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Answers before anything was asked, and ends.
+    pub(super) async fn refuse(mut self, code: Code) -> io::Result<()> {
+        poll_fn(|cx| self.poll_farewell(cx, code)).await
+    }
+
+    /// Notices whether what there is to send is taken.
+    fn seen<T>(&mut self, written: Poll<T>) -> Poll<T> {
+        if written.is_pending() || self.is_stalled {
+            self.is_stalled = written.is_pending();
+            self.progress.written(written.is_ready(), Instant::now());
+        }
+        written
+    }
+
+    fn poll_write_in_words(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match own_answer(bytes) {
+            Some((0, code)) => {
+                ready!(self.poll_farewell(cx, code))?;
+                Poll::Ready(Ok(bytes.len()))
+            }
+            // what is before it first
+            Some((begin, _)) => {
+                Pin::new(&mut self.stream).poll_write(cx, bytes.get(..begin).unwrap_or_default())
+            }
+            None => Pin::new(&mut self.stream).poll_write(cx, bytes),
+        }
+    }
+
     /// Says it in words, and takes what the caller still sends.
     fn poll_farewell(&mut self, cx: &mut Context<'_>, code: Code) -> Poll<io::Result<()>> {
         let Self { stream, farewell, .. } = self;
@@ -86,24 +119,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
 impl Farewell {
     fn of(code: Code) -> Self {
-        let detail = match code {
-            Code::HeadersTooLarge => "The line of the request or its headers are too large.",
-            _ => "This is not a request of HTTP/1.1 (RFC 9112).",
-        };
-        let trace_id = TraceContext::random().trace_id.to_string();
-        let body = Problem::new(code, detail).body(&trace_id);
-        let head = format!(
-            "HTTP/1.1 {}\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: {}\r\nrequest-id: {trace_id}\r\n\
-             cache-control: no-store\r\nconnection: close\r\n\r\n",
-            code.status(),
-            body.len()
-        );
         Self {
-            answer: [head.as_bytes(), &body].concat(),
+            answer: last_answer(code),
             written: 0,
             taken: 0,
             end: Box::pin(tokio::time::sleep_until(Instant::now() + REST_TIME)),
         }
+    }
+}
+
+/// An answer behind which the connection ends.
+fn last_answer(code: Code) -> Vec<u8> {
+    let problem = match code {
+        Code::HeadersTooLarge => Problem::new(code, "The line of the request or its headers are too large."),
+        Code::Overloaded => {
+            Problem::passing(code, "Too many connections are open. Connect again a little later.", 1)
+        }
+        _ => Problem::new(code, "This is not a request of HTTP/1.1 (RFC 9112)."),
+    };
+    let trace_id = TraceContext::random().trace_id.to_string();
+    let body = problem.body(&trace_id);
+    let head = format!(
+        "HTTP/1.1 {}\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: {}\r\nrequest-id: {trace_id}\r\n\
+         cache-control: no-store\r\nconnection: close\r\n",
+        code.status(),
+        body.len()
+    );
+    let mut answer = head.into_bytes();
+    for (name, value) in problem.headers() {
+        answer.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    answer.extend(b"\r\n");
+    answer.extend(body);
+    answer
+}
+
+/// Answers before anything was asked, as far as that goes without waiting.
+pub(super) fn say_and_close(stream: TcpStream, code: Code) {
+    // tokio's own does not know yet that a new one can be written to
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = stream.write(&last_answer(code));
     }
 }
 
@@ -132,17 +187,8 @@ fn own_answer(bytes: &[u8]) -> Option<(usize, Code)> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match own_answer(bytes) {
-            Some((0, code)) => {
-                ready!(self.poll_farewell(cx, code))?;
-                Poll::Ready(Ok(bytes.len()))
-            }
-            // what is before it first
-            Some((begin, _)) => {
-                Pin::new(&mut self.stream).poll_write(cx, bytes.get(..begin).unwrap_or_default())
-            }
-            None => Pin::new(&mut self.stream).poll_write(cx, bytes),
-        }
+        let written = self.poll_write_in_words(cx, bytes);
+        self.seen(written)
     }
 
     fn poll_write_vectored(
@@ -154,7 +200,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
             let first = slices.iter().find(|slice| !slice.is_empty());
             return self.poll_write(cx, first.map_or(&[], |slice| slice));
         }
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.seen(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -184,7 +231,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        if self.heads.tell_two_lengths(buffer.filled().get(before..).unwrap_or_default()) {
+        let read = buffer.filled().get(before..).unwrap_or_default();
+        if !read.is_empty() {
+            self.progress.read(Instant::now());
+        }
+        if self.heads.tell_two_lengths(read) {
             self.two_lengths.0.store(true, Ordering::Relaxed);
         }
         Poll::Ready(Ok(()))
@@ -233,6 +284,7 @@ impl Heads {
 
 #[cfg(test)]
 mod tests {
+    use super::super::timeouts::Timeouts;
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -264,7 +316,8 @@ mod tests {
     #[tokio::test]
     async fn what_was_written_before_goes_first_and_then_words() {
         let (ours, mut theirs) = tokio::io::duplex(1024);
-        let mut connection = Connection::new(ours);
+        let progress = Arc::new(Progress::new(Timeouts::DEFAULT));
+        let mut connection = Connection::new(ours, progress);
         let writing = tokio::spawn(async move {
             connection
                 .write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{{}}{OWN}").as_bytes())
