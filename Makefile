@@ -72,7 +72,7 @@ proof: ## That nothing is charged twice or lost: bugs that are caught, 170 crash
 bench: ## Payments per second, beside pgbench with the same statements
 	$(DRILL) bench
 
-drill: ## One of the others: make drill NAME=refunds, duels, tenants, hangups, pooler, outage, diskfull, pages, model or migrations; or STORY=1, 2, 4
+drill: ## One of the others: make drill NAME=refunds, duels, tenants, hangups, pooler, outage, slow, diskfull, pages, model or migrations; or STORY=1, 2, 4
 	$(DRILL) $(if $(STORY),story $(STORY),$(NAME))
 
 test-images: ## Stand-ins for images, from Debian's packages, where no registry can be reached
