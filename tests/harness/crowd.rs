@@ -1,0 +1,158 @@
+//! Customers by the thousand, who share as many connections as they need at once.
+
+use crate::load::Seen;
+use crate::wire::{Wire, WireError, WireHead};
+use crate::{Answer, Api, payment};
+use anyhow::{Context, Result};
+use reqwest::header::{HeaderMap, HeaderValue, LOCATION};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+/// Customers of one merchant.
+#[derive(Debug, Clone)]
+pub struct Crowd(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    api: Api,
+    host: String,
+    head: WireHead,
+    patience: Duration,
+    /// One for each connection that may still be opened.
+    room: Arc<Semaphore>,
+    most: usize,
+    /// The one that rested for the shortest time is used first, as client libraries do.
+    resting: Mutex<Vec<Connection>>,
+    /// What was taken or accepted, for the witnesses.
+    kept: Mutex<Vec<Kept>>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    wire: Wire,
+    _place: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+struct Kept {
+    key: Uuid,
+    status: u16,
+    location: String,
+    body: Vec<u8>,
+}
+
+impl Crowd {
+    /// Customers of a merchant, who wait so long for an answer and have at most so many connections at once.
+    ///
+    /// # Errors
+    /// The service's URL is none of plain HTTP.
+    pub fn of(api: &Api, patience: Duration, most: usize) -> Result<Self> {
+        let host = api.url.strip_prefix("http://").context("a plain URL")?.to_owned();
+        let head = WireHead::of(&host, &api.key);
+        let (room, resting) = (Arc::new(Semaphore::new(most)), Mutex::default());
+        let kept = Mutex::default();
+        Ok(Self(Arc::new(Shared { api: api.clone(), host, head, patience, room, most, resting, kept })))
+    }
+
+    /// Opens so many connections before they are needed.
+    ///
+    /// # Errors
+    /// The service does not take them.
+    pub async fn connect(&self, connections: usize) -> Result<()> {
+        for _ in 0..connections {
+            let connection = self.0.open().await.context("no connection")?;
+            lock(&self.0.resting).push(connection);
+        }
+        Ok(())
+    }
+
+    /// Connections that are open, used or not.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.0.most - self.0.room.available_permits()
+    }
+
+    /// A new payment, with a key of its own.
+    pub async fn pay(&self) -> Seen {
+        let key = Uuid::new_v4();
+        self.ask(Some(key), self.0.head.pay(key)).await
+    }
+
+    /// To read a path.
+    pub async fn read(&self, path: &str) -> Seen {
+        self.ask(None, self.0.head.get(path)).await
+    }
+
+    /// Puts what was taken or accepted into the history of the world's clients.
+    pub fn remember(&self) {
+        let Api { key: api_key, history, .. } = &self.0.api;
+        for Kept { key, status, location, body } in lock(&self.0.kept).drain(..) {
+            let key = key.to_string();
+            let location = HeaderValue::from_str(&location).map(|value| (LOCATION, value));
+            let headers: HeaderMap = location.into_iter().collect();
+            let answer = Answer { status, headers, body };
+            history.remember(api_key, "/v1/payments", &key, &payment(&key), Some(&answer));
+        }
+    }
+
+    async fn ask(&self, key: Option<Uuid>, request: String) -> Seen {
+        timeout(self.0.patience, self.0.exchange(key, request.as_bytes()))
+            .await
+            .ok()
+            .flatten()
+            .unwrap_or_default()
+    }
+}
+
+impl Shared {
+    async fn exchange(&self, key: Option<Uuid>, request: &[u8]) -> Option<Seen> {
+        loop {
+            let rested = self.rested();
+            let is_new = rested.is_none();
+            let mut connection = match rested {
+                Some(connection) => connection,
+                None => self.open().await?,
+            };
+            let answer = match connection.wire.exchange(request).await {
+                Ok(answer) => answer,
+                // it was closed as it rested, which anybody may do at any time (RFC 9112, section 9.3.1)
+                Err(WireError::Closed) if !is_new => continue,
+                Err(_) => return None,
+            };
+            let seen = Seen { status: answer.status, says_when: answer.header("retry-after").is_some() };
+            if let (Some(key), 201 | 202) = (key, answer.status) {
+                let location = answer.header("location").unwrap_or_default().to_owned();
+                let (status, body) = (answer.status, answer.body.to_owned());
+                lock(&self.kept).push(Kept { key, status, location, body });
+            }
+            if answer.keeps_connection() {
+                lock(&self.resting).push(connection);
+            }
+            return Some(seen);
+        }
+    }
+
+    fn rested(&self) -> Option<Connection> {
+        let mut resting = lock(&self.resting);
+        while let Some(connection) = resting.pop() {
+            if !connection.wire.is_closed() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// `None`: nobody takes it, or there are as many as there may be.
+    async fn open(&self) -> Option<Connection> {
+        let place = Arc::clone(&self.room).try_acquire_owned().ok()?;
+        let wire = Wire::to(&self.host).await.ok()?;
+        Some(Connection { wire, _place: place })
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
