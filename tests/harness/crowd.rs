@@ -156,3 +156,66 @@ impl Shared {
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::History;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    const REFUSAL: &[u8] =
+        b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 4\r\n\r\nbusy";
+    const LAST: &[u8] = b"HTTP/1.1 201 Created\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+    async fn crowd(most: usize) -> (Crowd, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let http = reqwest::Client::builder().tls_certs_only([]).build().unwrap();
+        let api = Api { url, key: "sk".to_owned(), http, history: History::default() };
+        (Crowd::of(&api, Duration::from_secs(10), most).unwrap(), listener)
+    }
+
+    async fn answer(stream: &mut TcpStream, answer: &[u8]) {
+        let mut request = [0; 1024];
+        let _ = stream.read(&mut request).await.unwrap();
+        stream.write_all(answer).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_until_the_service_ends_it() {
+        let (crowd, listener) = crowd(1).await;
+        let service = async {
+            let mut stream = listener.accept().await.unwrap().0;
+            answer(&mut stream, REFUSAL).await;
+            answer(&mut stream, LAST).await;
+            // nobody may have noticed yet when the next request is sent
+            drop(stream);
+            answer(&mut listener.accept().await.unwrap().0, REFUSAL).await;
+        };
+        let customers = async {
+            let told = Seen { status: 503, says_when: true };
+            assert_eq!(crowd.pay().await, told);
+            assert_eq!(crowd.pay().await, Seen { status: 201, says_when: false });
+            assert_eq!(crowd.connections(), 0);
+            assert_eq!(crowd.pay().await, told);
+        };
+        tokio::join!(service, customers);
+        crowd.remember();
+        assert_eq!(crowd.0.api.history.attempts().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_connection_and_whose_connection_breaks_sees_nothing() {
+        let (crowd, listener) = crowd(1).await;
+        let service = async {
+            let mut stream = listener.accept().await.unwrap().0;
+            answer(&mut stream, &REFUSAL[..20]).await;
+        };
+        let customers = async {
+            let (first, second) = tokio::join!(crowd.pay(), crowd.pay());
+            assert_eq!([first, second], [Seen::default(); 2]);
+        };
+        tokio::join!(service, customers);
+    }
+}

@@ -130,3 +130,32 @@ pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let place = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
     sorted.get(place).copied().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chance_keeps_to_the_rate_and_repeats_itself() {
+        let rise = |at: Duration| if at < Duration::from_secs(10) { 100.0 } else { 1000.0 };
+        let arrivals = || by_chance(Duration::from_secs(20), rise);
+        let (before, after): (Vec<_>, Vec<_>) = arrivals().partition(|at| *at < Duration::from_secs(10));
+        assert!((900..1100).contains(&before.len()), "{}", before.len());
+        assert!((9_700..10_300).contains(&after.len()), "{}", after.len());
+        assert!(arrivals().eq(arrivals()));
+    }
+
+    #[tokio::test]
+    async fn time_is_counted_from_when_a_request_was_due() {
+        // both are due at once, and the first keeps the thread busy
+        let late = Duration::from_millis(50);
+        let arrivals = [Duration::ZERO; 2].into_iter();
+        let load = Load::of(arrivals, move || async move {
+            let began = Instant::now();
+            while began.elapsed() < late {}
+            Seen::default()
+        });
+        let asked = load.end().await.unwrap();
+        assert!(asked[1].late >= late && asked[1].took >= 2 * late, "{asked:?}");
+    }
+}
