@@ -114,6 +114,8 @@ struct Overload {
     /// The most memory that the service had, in KiB.
     memory: u64,
     connections: usize,
+    /// Requests that were never sent, because every connection waited for an answer.
+    crowded_out: usize,
     findings: Findings,
 }
 
@@ -165,8 +167,9 @@ async fn measure(world: &mut World, cores: Cores, options: &Options) -> Result<O
     let Bench { world, crowd, .. } = bench;
     crowd.remember();
     let findings = world.check().await?;
-    let (memory, connections) = (most_memory(pids.service)?, crowd.connections());
-    Ok(Overload { capacity, steps, spike, memory, connections, findings })
+    let (memory, connections, crowded_out) =
+        (most_memory(pids.service)?, crowd.connections(), crowd.crowded_out());
+    Ok(Overload { capacity, steps, spike, memory, connections, crowded_out, findings })
 }
 
 /// Payments per second that as many clients get as can be served at once, each of which waits for its answer.
@@ -297,6 +300,7 @@ impl Overload {
         self.spike.tell(usual, &mut figures);
         figures.at_most("the most memory of the service, in MiB", self.memory / 1024, MEMORY);
         figures.tell("connections at the end", self.connections);
+        figures.tell("requests that found no free connection", self.crowded_out);
         figures.findings(&self.findings);
         figures
     }

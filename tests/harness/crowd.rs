@@ -5,6 +5,7 @@ use crate::wire::{Wire, WireError, WireHead};
 use crate::{Answer, Api, payment};
 use anyhow::{Context, Result};
 use reqwest::header::{HeaderMap, HeaderValue, LOCATION};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -24,6 +25,8 @@ struct Shared {
     /// One for each connection that may still be opened.
     room: Arc<Semaphore>,
     most: usize,
+    /// Requests that found all of them in use.
+    crowded_out: AtomicUsize,
     /// The one that rested for the shortest time is used first, as client libraries do.
     resting: Mutex<Vec<Connection>>,
     /// What was taken or accepted, for the witnesses.
@@ -53,8 +56,18 @@ impl Crowd {
         let host = api.url.strip_prefix("http://").context("a plain URL")?.to_owned();
         let head = WireHead::of(&host, &api.key);
         let (room, resting) = (Arc::new(Semaphore::new(most)), Mutex::default());
-        let kept = Mutex::default();
-        Ok(Self(Arc::new(Shared { api: api.clone(), host, head, patience, room, most, resting, kept })))
+        let (kept, crowded_out) = (Mutex::default(), AtomicUsize::new(0));
+        Ok(Self(Arc::new(Shared {
+            api: api.clone(),
+            host,
+            head,
+            patience,
+            room,
+            most,
+            crowded_out,
+            resting,
+            kept,
+        })))
     }
 
     /// Opens so many connections before they are needed.
@@ -73,6 +86,12 @@ impl Crowd {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.0.most - self.0.room.available_permits()
+    }
+
+    /// Requests so far that were never sent, because as many connections as there may be waited for answers.
+    #[must_use]
+    pub fn crowded_out(&self) -> usize {
+        self.0.crowded_out.load(Ordering::Relaxed)
     }
 
     /// A new payment, with a key of its own.
@@ -147,7 +166,10 @@ impl Shared {
 
     /// `None`: nobody takes it, or there are as many as there may be.
     async fn open(&self) -> Option<Connection> {
-        let place = Arc::clone(&self.room).try_acquire_owned().ok()?;
+        let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
+            self.crowded_out.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
         let wire = Wire::to(&self.host).await.ok()?;
         Some(Connection { wire, _place: place })
     }
@@ -215,6 +237,7 @@ mod tests {
         let customers = async {
             let (first, second) = tokio::join!(crowd.pay(), crowd.pay());
             assert_eq!([first, second], [Seen::default(); 2]);
+            assert_eq!(crowd.crowded_out(), 1);
         };
         tokio::join!(service, customers);
     }
