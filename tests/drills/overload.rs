@@ -339,11 +339,10 @@ impl Overload {
 
     fn chart(&self) -> String {
         let line = |figure: fn(&Turn) -> f64| -> Vec<_> {
-            let points =
-                self.steps.iter().map(|step| (step.median(|turn| turn.offered), step.median(figure)));
+            let points = self.steps.iter().map(|step| (step.times, step.median(figure)));
             points.filter(|(_, y)| *y > 0.0).collect()
         };
-        let x = "requests per second";
+        let x = "asked for, in times of what can be done";
         Chart::stack(&[
             Chart {
                 title: "Payments when more is asked than can be done",
