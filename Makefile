@@ -69,10 +69,11 @@ proof: ## That nothing is charged twice or lost: bugs that are caught, 170 crash
 	PAYWRIGHT_BIN_DIR=target/release target/release/drill kills --services-killed 400 --postgres-killed 50 \
 		--provider-killed 50 --rate 15 --open 8 --attempts 50000 --lost 100 --taken-over 50
 
-bench: ## Payments per second, beside pgbench with the same statements
+bench: ## Payments per second, beside pgbench with the same statements; then with up to ten times as many as can be made
 	$(DRILL) bench
+	PAYWRIGHT_BIN_DIR=target/release target/release/drill overload
 
-drill: ## One of the others: make drill NAME=refunds, duels, tenants, hangups, pooler, outage, slow, diskfull, pages, model or migrations; or STORY=1, 2, 4
+drill: ## One of the others: make drill NAME=refunds, duels, tenants, hangups, pooler, outage, slow, diskfull, pages, model or migrations; or STORY=1, 2, 3, 4
 	$(DRILL) $(if $(STORY),story $(STORY),$(NAME))
 
 test-images: ## Stand-ins for images, from Debian's packages, where no registry can be reached

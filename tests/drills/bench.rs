@@ -3,7 +3,7 @@
 //!
 //! Service and pgbench take turns, so that whatever else the machine does falls on both, and the median of each counts.
 
-mod cpu;
+pub mod cpu;
 mod load;
 mod pgbench;
 mod series;
@@ -98,11 +98,7 @@ struct Measured {
 
 async fn measure(stack: &mut Stack, directory: &TempDir, options: &Options) -> Result<Measured> {
     let owner = PgPool::connect(stack.owner_url()).await?;
-    for setting in ["fsync", "synchronous_commit"] {
-        let value: String =
-            sqlx::query_scalar("SELECT current_setting($1)").bind(setting).fetch_one(&owner).await?;
-        ensure!(value == "on", "{setting} is {value}: this PostgreSQL is not durable");
-    }
+    ensure_durable(&owner).await?;
     let target = Arc::new(Target {
         host: stack.api_url(0)?.strip_prefix("http://").context("a plain URL")?.to_owned(),
         api_key: stack.merchant()?.api_key.clone(),
@@ -127,6 +123,19 @@ async fn measure(stack: &mut Stack, directory: &TempDir, options: &Options) -> R
     simulator.settings(&json!({ "latency_ms": LATENCY.as_millis() })).await?;
     let beside_latency = bench.turns_alone(Work::Pay).await?;
     Ok(Measured { pay, replay, read, beside_latency, pool, memory: cpu::most_memory(pids.service)? })
+}
+
+/// Whether this PostgreSQL keeps what it has said to be committed.
+///
+/// # Errors
+/// It does not.
+pub async fn ensure_durable(owner: &PgPool) -> Result<()> {
+    for setting in ["fsync", "synchronous_commit"] {
+        let value: String =
+            sqlx::query_scalar("SELECT current_setting($1)").bind(setting).fetch_one(owner).await?;
+        ensure!(value == "on", "{setting} is {value}: this PostgreSQL is not durable");
+    }
+    Ok(())
 }
 
 /// How many connections the service's pool has really made.

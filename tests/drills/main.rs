@@ -13,6 +13,7 @@ mod kills;
 mod migrations;
 mod model;
 mod outage;
+mod overload;
 mod pages;
 mod pooler;
 mod race;
@@ -44,6 +45,7 @@ enum Drill {
     Migrations(migrations::Options),
     Model(model::Options),
     Outage(outage::Options),
+    Overload(overload::Options),
     Pages(pages::Options),
     Pooler(pooler::Options),
     Race(race::Options),
@@ -67,6 +69,7 @@ async fn main() -> Result<()> {
         Drill::Migrations(options) => migrations::run(options).await,
         Drill::Model(options) => model::run(options),
         Drill::Outage(options) => outage::run(options).await,
+        Drill::Overload(options) => overload::run(options).await,
         Drill::Pages(options) => pages::run(options).await,
         Drill::Pooler(options) => pooler::run(options).await,
         Drill::Race(options) => race::run(options).await,

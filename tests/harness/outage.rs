@@ -1,7 +1,7 @@
 //! A provider that is gone for a while, under load that does not wait for answers: what callers notice, what the provider
 //! is asked meanwhile, and how long it takes afterwards.
 
-use crate::load::{Asked, Load, percentile};
+use crate::load::{Asked, Load, Seen, evenly, percentile};
 use crate::{Api, Figures, World, payment};
 use anyhow::{Context, Result, ensure};
 use devstack::Fault;
@@ -47,13 +47,13 @@ pub struct Outage {
     pub alone: bool,
 }
 
-async fn create(api: Api) -> u16 {
+async fn create(api: Api) -> Seen {
     let key = Uuid::new_v4().to_string();
-    api.create(&key, &payment(&key)).await.map_or(0, |answer| answer.status)
+    Seen::of(api.create(&key, &payment(&key)).await.ok().as_ref())
 }
 
-async fn read(api: Api, path: String) -> u16 {
-    api.get(&path).await.map_or(0, |answer| answer.status)
+async fn read(api: Api, path: String) -> Seen {
+    Seen::of(api.get(&path).await.ok().as_ref())
 }
 
 impl Outage {
@@ -69,8 +69,8 @@ impl Outage {
         let calls = calls(world).await?;
         let sampler = Sampler::of(world);
         let (creator, reader) = (world.api.clone(), world.api.clone());
-        let creates = Load::of(self.creates, move || create(creator.clone()));
-        let reads = Load::of(self.reads, move || read(reader.clone(), path.clone()));
+        let creates = Load::of(evenly(self.creates), move || create(creator.clone()));
+        let reads = Load::of(evenly(self.reads), move || read(reader.clone(), path.clone()));
 
         let began = Instant::now();
         tokio::time::sleep(self.before).await;

@@ -1,14 +1,13 @@
 //! Two services under the same pressure: a provider that goes dark, or the customers of a launch day. What callers notice is
 //! put side by side, as a table and as a chart.
 
-use crate::chart::Chart;
-use crate::load::{Asked, Load, percentile};
-use crate::{Answer, Api, ItWorks, Simulator, World, payment};
+use crate::chart::{Chart, Scale};
+use crate::load::{Asked, Load, by_chance, evenly, percentile};
+use crate::{Api, Crowd, ItWorks, Simulator, World, payment};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use std::fmt::{self, Display};
 use std::time::{Duration, Instant};
-use uuid::Uuid;
 
 /// An answer that nobody has to wait for.
 const QUICK: Duration = Duration::from_secs(1);
@@ -17,6 +16,8 @@ const DEADLINE: Duration = Duration::from_millis(10_500);
 
 /// What the provider takes when it is well.
 const LATENCY: Duration = Duration::from_millis(20);
+/// As many customers may look at a page at once: fewer than this process and a service may have files open.
+const CONNECTIONS: usize = 18_000;
 /// What it had begun to ignore it ignores for longer than anybody waits.
 const LASTS_MS: u64 = 600_000;
 
@@ -79,13 +80,20 @@ impl Pressure {
         let first = api.create("first", &payment("first")).await?;
         ensure!(first.status == 201, "it does not work at all: {}", first.json());
         let path = first.header("location").to_owned();
-        let creates = |rate| {
-            let api = api.clone();
-            Load::of(rate, move || status(self.patience, create(api.clone())))
+        let customers = Crowd::of(api, self.patience, CONNECTIONS)?;
+        let pay = |arrivals: Box<dyn Iterator<Item = Duration> + Send>| {
+            let customers = customers.clone();
+            Load::of(arrivals, move || {
+                let customers = customers.clone();
+                async move { customers.pay().await }
+            })
         };
-        let reader = api.clone();
-        let reads = Load::of(self.reads, move || status(self.patience, read(reader.clone(), path.clone())));
-        let few = creates(self.creates);
+        let readers = customers.clone();
+        let reads = Load::of(evenly(self.reads), move || {
+            let (readers, path) = (readers.clone(), path.clone());
+            async move { readers.read(&path).await }
+        });
+        let few = pay(Box::new(evenly(self.creates)));
 
         let began = Instant::now();
         tokio::time::sleep(self.lasting / 2).await;
@@ -95,38 +103,20 @@ impl Pressure {
                 simulator.fault("*", "hang_before", None, LASTS_MS).await?;
                 None
             }
-            Trouble::LaunchDay(rate) => Some(creates(rate)),
+            Trouble::LaunchDay(rate) => Some(pay(Box::new(by_chance(self.lasting, move |_| rate)))),
         };
         tokio::time::sleep(self.lasting).await;
         simulator.heal().await?;
         let to = Instant::now();
         // nobody new, but what was asked for may still be under way
-        let crowd = tokio::spawn(async move {
-            match crowd {
-                Some(crowd) => crowd.stop().await,
-                None => Ok(Vec::new()),
-            }
-        });
         tokio::time::sleep(self.lasting / 2).await;
         let (few, reads) = tokio::try_join!(few.stop(), reads.stop())?;
-        Ok(Side { creates: [few, crowd.await??].concat(), reads, began, from, to })
-    }
-}
-
-async fn create(api: Api) -> Result<Answer> {
-    let key = Uuid::new_v4().to_string();
-    api.create(&key, &payment(&key)).await
-}
-
-async fn read(api: Api, path: String) -> Result<Answer> {
-    api.get(&path).await
-}
-
-/// What a customer sees who waits so long and no longer; 0 is nothing.
-async fn status(patience: Duration, asking: impl Future<Output = Result<Answer>>) -> u16 {
-    match tokio::time::timeout(patience, asking).await {
-        Ok(Ok(answer)) => answer.status,
-        Ok(Err(_)) | Err(_) => 0,
+        let crowd = match crowd {
+            Some(crowd) => crowd.end().await?,
+            None => Vec::new(),
+        };
+        customers.remember();
+        Ok(Side { creates: [few, crowd].concat(), reads, began, from, to })
     }
 }
 
@@ -135,9 +125,13 @@ impl Asked {
         matches!(self.status, 200..=202)
     }
 
-    /// Served, or told at once to come back later.
+    fn is_told_at_once(&self) -> bool {
+        self.status == 503 && self.says_when && self.took <= QUICK
+    }
+
+    /// Served, or told at once to come back and when.
     fn is_clear(&self) -> bool {
-        self.is_good() && self.took <= DEADLINE || self.status == 503 && self.took <= QUICK
+        self.is_good() && self.took <= DEADLINE || self.is_told_at_once()
     }
 }
 
@@ -202,7 +196,8 @@ impl PressureReport {
             title,
             x: "seconds",
             y: "p99 of a second, ms",
-            span: ((from - began).as_secs_f64(), (to - began).as_secs_f64(), span),
+            scale: Scale::Logarithmic,
+            span: Some(((from - began).as_secs_f64(), (to - began).as_secs_f64(), span)),
             lines: [("what most tutorials end with", &self.there), ("this service", &self.here)]
                 .map(|(name, side)| (name, side.line(asked(side))))
                 .into(),
@@ -247,7 +242,7 @@ impl Display for PressureReport {
         row("payments asked for meanwhile", &|side| side.meanwhile(&side.creates).len().to_string())?;
         row("served, or accepted, within 1 s", &|side| good(&side.meanwhile(&side.creates)))?;
         row("told within 1 s to come back", &|side| {
-            percent(share(&side.meanwhile(&side.creates), |one| one.status == 503 && one.took <= QUICK))
+            percent(share(&side.meanwhile(&side.creates), Asked::is_told_at_once))
         })?;
         row("told of an error, or nothing at all", &|side| {
             percent(share(&side.meanwhile(&side.creates), |one| !one.is_good() && one.status != 503))

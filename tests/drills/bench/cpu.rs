@@ -62,12 +62,16 @@ impl Cpu {
 
     /// The share of each of so many.
     pub fn per(self, count: usize) -> Self {
-        let count = f64::from(u32::try_from(count.max(1)).unwrap_or(u32::MAX));
+        self.over(f64::from(u32::try_from(count.max(1)).unwrap_or(u32::MAX)))
+    }
+
+    /// Of each second, of so many.
+    pub fn over(self, seconds: f64) -> Self {
         Self {
-            service: self.service / count,
-            simulator: self.simulator / count,
-            postgres: self.postgres / count,
-            load: self.load / count,
+            service: self.service / seconds,
+            simulator: self.simulator / seconds,
+            postgres: self.postgres / seconds,
+            load: self.load / seconds,
         }
     }
 

@@ -1,11 +1,9 @@
-//! A load generator that is as cheap as can be, because it shares the machine with what it measures: plain HTTP/1.1 over
-//! connections that are kept, requests glued together from text, answers read no further than their status and length.
+//! So many clients, each of which asks for one thing after the other.
 
 use anyhow::{Context, Result, ensure};
+use e2e::{Wire, WireAnswer, WireHead};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -66,7 +64,7 @@ pub async fn drive(target: &Arc<Target>, work: Work, connections: usize, long: D
             let mut times = Vec::new();
             while began.elapsed() < long {
                 let asked = Instant::now();
-                client.ask(&target, work).await?;
+                client.ask(work).await?;
                 times.push(asked.elapsed());
             }
             anyhow::Ok(times)
@@ -79,67 +77,30 @@ pub async fn drive(target: &Arc<Target>, work: Work, connections: usize, long: D
 
 /// A connection, and the payment that was made on it first.
 struct Client {
-    stream: TcpStream,
-    buffer: Vec<u8>,
+    wire: Wire,
+    head: WireHead,
     key: Uuid,
     path: String,
 }
 
 impl Client {
-    async fn of(target: &Target) -> Result<Self> {
-        let stream = TcpStream::connect(&target.host).await?;
-        stream.set_nodelay(true)?;
-        let (buffer, path) = (Vec::with_capacity(4096), String::new());
-        let mut client = Self { stream, buffer, key: Uuid::new_v4(), path };
-        client.ask(target, Work::Replay).await?;
-        let answer = String::from_utf8_lossy(&client.buffer);
-        let location = answer.lines().find_map(|line| line.strip_prefix("location: "));
+    async fn of(Target { host, api_key }: &Target) -> Result<Self> {
+        let (wire, head) = (Wire::to(host).await?, WireHead::of(host, api_key));
+        let mut client = Self { wire, head, key: Uuid::new_v4(), path: String::new() };
+        let location = client.ask(Work::Replay).await?.header("location");
         client.path = location.context("a payment without a Location")?.to_owned();
         Ok(client)
     }
 
-    async fn ask(&mut self, Target { host, api_key }: &Target, work: Work) -> Result<()> {
-        let head = format!("HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {api_key}\r\n");
-        let (key, status) = match work {
-            Work::Pay => (Some(Uuid::new_v4()), "201"),
-            Work::Replay => (Some(self.key), "201"),
-            Work::Read => (None, "200"),
+    async fn ask(&mut self, work: Work) -> Result<WireAnswer<'_>> {
+        let (request, status) = match work {
+            Work::Pay => (self.head.pay(Uuid::new_v4()), 201),
+            Work::Replay => (self.head.pay(self.key), 201),
+            Work::Read => (self.head.get(&self.path), 200),
         };
-        let request = match key {
-            Some(key) => {
-                let body = format!(
-                    r#"{{"amount":1999,"currency":"EUR","reference":"{key}","payment_method":"pm_card_visa"}}"#
-                );
-                let length = body.len();
-                format!(
-                    "POST /v1/payments {head}Idempotency-Key: {key}\r\nContent-Type: application/json\r\n\
-                     Content-Length: {length}\r\n\r\n{body}"
-                )
-            }
-            None => format!("GET {} {head}\r\n", self.path),
-        };
-        self.stream.write_all(request.as_bytes()).await?;
-        self.buffer.clear();
-        let end = loop {
-            ensure!(self.stream.read_buf(&mut self.buffer).await? > 0, "the connection ended");
-            if let Some(end) = end_of_answer(&self.buffer)? {
-                break end;
-            }
-        };
-        let is_good = self.buffer.get(9..12) == Some(status.as_bytes()) && self.buffer.len() == end;
-        ensure!(is_good, "not answered with {status}: {}", String::from_utf8_lossy(&self.buffer));
-        Ok(())
+        let answer = self.wire.exchange(request.as_bytes()).await?;
+        let body = String::from_utf8_lossy(answer.body);
+        ensure!(answer.status == status, "answered with {}: {body}", answer.status);
+        Ok(answer)
     }
-}
-
-/// The length of head and body, once the head is complete and as soon as the body is.
-fn end_of_answer(bytes: &[u8]) -> Result<Option<usize>> {
-    let Some(head) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
-    let text = std::str::from_utf8(&bytes[..head])?;
-    let length = text.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>())
-    });
-    let end = head + 4 + length.context("an answer without a length")??;
-    Ok((bytes.len() >= end).then_some(end))
 }
