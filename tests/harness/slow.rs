@@ -1,7 +1,7 @@
 //! Callers that take their time, many at once, beside others who do not: how soon the slow ones are gone, and what the
 //! others notice.
 
-use crate::load::{Asked, Load, percentile};
+use crate::load::{Asked, Load, Seen, evenly, percentile};
 use crate::{Api, Figures, World, payment};
 use anyhow::{Context, Result, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -193,8 +193,8 @@ impl Slow {
         ensure!(first.status == 201, "the service does not work at all: {}", first.json());
         let path = first.header("location").to_owned();
         let (creator, reader) = (world.api.clone(), world.api.clone());
-        let creates = Load::of(self.creates, move || create(creator.clone()));
-        let reads = Load::of(self.reads, move || read(reader.clone(), path.clone()));
+        let creates = Load::of(evenly(self.creates), move || create(creator.clone()));
+        let reads = Load::of(evenly(self.reads), move || read(reader.clone(), path.clone()));
         // what load alone takes is there by then
         tokio::time::sleep(Duration::from_secs(3)).await;
         let memory = Memory::of(world)?;
@@ -235,13 +235,13 @@ impl Slow {
     }
 }
 
-async fn create(api: Api) -> u16 {
+async fn create(api: Api) -> Seen {
     let key = Uuid::new_v4().to_string();
-    api.create(&key, &payment(&key)).await.map_or(0, |answer| answer.status)
+    Seen::of(api.create(&key, &payment(&key)).await.ok().as_ref())
 }
 
-async fn read(api: Api, path: String) -> u16 {
-    api.get(&path).await.map_or(0, |answer| answer.status)
+async fn read(api: Api, path: String) -> Seen {
+    Seen::of(api.get(&path).await.ok().as_ref())
 }
 
 fn is_timeout(answer: &[u8]) -> bool {
