@@ -12,6 +12,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use opentelemetry::metrics::Counter;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -246,6 +247,7 @@ impl HttpBody for Answer {
 /// Connections that are sent away.
 struct Refusals {
     places: Arc<Semaphore>,
+    counter: Counter<u64>,
     /// How many nobody was told of, and since when.
     untold: u64,
     told: Option<Instant>,
@@ -253,13 +255,21 @@ struct Refusals {
 
 impl Default for Refusals {
     fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(REFUSALS)), untold: 0, told: None }
+        let counter = opentelemetry::global::meter("payments")
+            .u64_counter("payments.connections.refused")
+            .with_unit("{connection}")
+            .with_description("Connections beyond the cap, which were answered 503 and closed.")
+            .build();
+        // a counter that is not there before its first connection looks as if it had never grown
+        counter.add(0, &[]);
+        Self { places: Arc::new(Semaphore::new(REFUSALS)), counter, untold: 0, told: None }
     }
 }
 
 impl Refusals {
     /// Answers 503 before anything is read. Whoever is to be heard to the end has little time for it, and few may at once.
     fn refuse(&mut self, stream: TcpStream) {
+        self.counter.add(1, &[]);
         self.tell();
         match Arc::clone(&self.places).try_acquire_owned() {
             Ok(place) => {
