@@ -4,10 +4,10 @@
 //! template, a method of the standard, a kind, an outcome. What a caller writes never becomes a label.
 
 use crate::app::once::Told;
+use crate::middleware::Next;
 use crate::state::App;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use domain::operation::OperationKind;
 use domain::reconcile::Difference;
@@ -229,7 +229,7 @@ fn observe_breaker(breaker: &Arc<Breaker>) {
 }
 
 /// The layer.
-pub async fn measure(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub async fn measure(State(app): State<Arc<App>>, request: Request, next: impl Next) -> Response {
     let method = KeyValue::new("http.request.method", method(request.method()));
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let _active = Active::new(&app.metrics.active, method.clone());

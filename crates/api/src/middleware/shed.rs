@@ -1,10 +1,10 @@
 //! Load: at most so many requests do database work at once, and the rest hears so in an instant instead of waiting in a
 //! queue that only grows.
 
+use crate::middleware::Next;
 use crate::problem::{Code, Problem};
 use crate::state::App;
 use axum::extract::{Request, State};
-use axum::middleware::Next;
 use axum::response::Response;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OwnedSemaphorePermit;
@@ -27,7 +27,7 @@ impl Slot {
 pub async fn shed(
     State(app): State<Arc<App>>,
     mut request: Request,
-    next: Next,
+    next: impl Next,
 ) -> Result<Response, Problem> {
     let Ok(permit) = Arc::clone(&app.slots).try_acquire_owned() else {
         return Err(Problem::passing(
