@@ -57,7 +57,7 @@ pub struct Options {
     #[arg(long, default_value = "target/bench.json")]
     save: PathBuf,
     /// Where the chart is written
-    #[arg(long, default_value = "target/bench.svg")]
+    #[arg(long, default_value = "docs/charts/bench.svg")]
     chart: PathBuf,
 }
 
