@@ -30,6 +30,7 @@ mod race;
 mod reconcile;
 mod refunds;
 mod requires_action;
+mod round_trips;
 mod schemathesis;
 mod support;
 mod takes_a_payment;

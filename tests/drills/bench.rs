@@ -3,6 +3,7 @@
 //!
 //! Service and pgbench take turns, so that whatever else the machine does falls on both, and the median of each counts.
 
+mod chart;
 pub mod cpu;
 mod load;
 mod pgbench;
@@ -55,6 +56,9 @@ pub struct Options {
     /// Where the figures are written, as JSON
     #[arg(long, default_value = "target/bench.json")]
     save: PathBuf,
+    /// Where the chart is written
+    #[arg(long, default_value = "docs/charts/bench.svg")]
+    chart: PathBuf,
 }
 
 /// Runs the drill.
@@ -74,8 +78,11 @@ pub async fn run(options: Options) -> Result<()> {
     let measured = measured?;
     std::fs::write(&options.save, serde_json::to_string_pretty(&measured.to_json())?)
         .with_context(|| options.save.display().to_string())?;
+    std::fs::write(&options.chart, chart::to_svg(&measured.pairs()))
+        .with_context(|| options.chart.display().to_string())?;
     let figures = measured.figures(&options);
-    println!("requests per second, also in {}:\n{figures}", options.save.display());
+    let (save, chart) = (options.save.display(), options.chart.display());
+    println!("requests per second, also in {save} and {chart}:\n{figures}");
     figures.verdict()
 }
 
@@ -194,6 +201,13 @@ impl Measured {
             ("reads", &self.read),
             ("payments, provider at 20 ms", &self.beside_latency),
         ]
+    }
+
+    fn pairs(&self) -> Vec<chart::Pair> {
+        let compared = self.named().into_iter().filter_map(|(name, series)| {
+            Some(chart::Pair { name, service: series.rate(), pgbench: series.baseline_rate()? })
+        });
+        compared.collect()
     }
 
     fn to_json(&self) -> serde_json::Value {

@@ -5,10 +5,10 @@
 
 use crate::admission::Admission;
 use crate::app::once::Told;
+use crate::middleware::Next;
 use crate::state::App;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use domain::operation::OperationKind;
 use domain::reconcile::Difference;
@@ -273,7 +273,7 @@ fn number(count: usize) -> u64 {
 }
 
 /// The layer.
-pub async fn measure(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub async fn measure(State(app): State<Arc<App>>, request: Request, next: impl Next) -> Response {
     let method = KeyValue::new("http.request.method", method(request.method()));
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let _active = Active::new(&app.metrics.active, method.clone());

@@ -7,7 +7,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -70,6 +70,7 @@ struct Counts {
     open: AtomicU64,
     to_server: AtomicU64,
     to_client: AtomicU64,
+    round_trips: AtomicU64,
 }
 
 /// What holds for all connections.
@@ -167,6 +168,12 @@ impl FaultProxy {
     pub fn bytes(&self) -> (u64, u64) {
         (self.counts.to_server.load(Ordering::Relaxed), self.counts.to_client.load(Ordering::Relaxed))
     }
+
+    /// How often a client has spoken at the beginning of its connection or after the server: what it says in several pieces,
+    /// without waiting for an answer, is one round trip.
+    pub fn round_trips(&self) -> u64 {
+        self.counts.round_trips.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for FaultProxy {
@@ -219,6 +226,7 @@ impl Proxy {
             born,
             up: Way::default(),
             down: Way::default(),
+            clients_turn: AtomicBool::new(true),
             cut: None,
         }
     }
@@ -248,6 +256,8 @@ struct Link {
     born: u64,
     up: Way,
     down: Way,
+    /// Whether what the client says next begins a round trip.
+    clients_turn: AtomicBool,
     /// What is left of the answer, and since which order it is cut.
     cut: Option<(u64, u64)>,
 }
@@ -324,11 +334,18 @@ impl Link {
         let counts = Arc::clone(&self.open.0);
         let (mut from_client, mut to_client) = client.split();
         let (mut from_server, mut to_server) = server.split();
+        let client_spoke = || {
+            if self.clients_turn.swap(false, Ordering::Relaxed) {
+                counts.round_trips.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let server_spoke = || self.clients_turn.store(true, Ordering::Relaxed);
         let up = async {
             if state.fault == Fault::ResetOnRequest {
                 return self.up.swallow(&mut from_client).await;
             }
-            let ended = self.up.carry(&mut from_client, &mut to_server, pace, &counts.to_server, None).await;
+            let count = (&counts.to_server, client_spoke);
+            let ended = self.up.carry(&mut from_client, &mut to_server, pace, count, None).await;
             if ended.is_ok() {
                 // the server's last words still go through
                 let _ = tokio::io::AsyncWriteExt::shutdown(&mut to_server).await;
@@ -341,8 +358,8 @@ impl Link {
                 (Fault::CutAnswer { .. }, Some((left, _))) => Some(left),
                 _ => None,
             };
-            let ended =
-                self.down.carry(&mut from_server, &mut to_client, pace, &counts.to_client, left).await;
+            let count = (&counts.to_client, server_spoke);
+            let ended = self.down.carry(&mut from_server, &mut to_client, pace, count, left).await;
             match (ended, state.fault) {
                 (Ok(Ended::Cut), Fault::CutAnswer { end: End::Hang, .. }) => Next::Hang,
                 (Ok(Ended::Cut), Fault::CutAnswer { end: End::Reset, .. }) => Next::Reset,
@@ -385,7 +402,7 @@ impl Way {
         from: &mut ReadHalf<'_>,
         to: &mut WriteHalf<'_>,
         pace: Pace,
-        count: &AtomicU64,
+        (carried, spoke): (&AtomicU64, impl Fn()),
         mut left: Option<&mut u64>,
     ) -> io::Result<Ended> {
         loop {
@@ -394,7 +411,10 @@ impl Way {
                 self.held.reserve(CHUNK);
                 match from.try_read_buf(&mut self.held) {
                     Ok(0) => return Ok(Ended::Finished),
-                    Ok(_) => sleep(pace.latency).await,
+                    Ok(_) => {
+                        spoke();
+                        sleep(pace.latency).await;
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                     Err(error) => return Err(error),
                 }
@@ -410,7 +430,7 @@ impl Way {
                 Ok(written) => {
                     self.held.drain(..written);
                     let written = u64::try_from(written).unwrap_or(u64::MAX);
-                    count.fetch_add(written, Ordering::Relaxed);
+                    carried.fetch_add(written, Ordering::Relaxed);
                     if let Some(left) = &mut left {
                         **left = left.saturating_sub(written);
                     }

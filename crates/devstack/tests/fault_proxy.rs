@@ -61,6 +61,15 @@ async fn end_of(stream: &mut TcpStream) -> Result<Vec<u8>, (Vec<u8>, ErrorKind)>
 }
 
 #[tokio::test]
+async fn whoever_speaks_after_the_other_begins_a_round_trip() {
+    let proxy = echo().await;
+    let mut stream = client(&proxy).await;
+    says_back(&mut stream, "one").await;
+    says_back(&mut stream, "two").await;
+    assert_eq!(proxy.round_trips(), 2);
+}
+
+#[tokio::test]
 async fn passes_and_counts() {
     let proxy = echo().await;
     let mut stream = client(&proxy).await;

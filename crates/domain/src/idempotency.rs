@@ -5,6 +5,7 @@ use crate::money::Amount;
 use crate::payment::{CaptureMethod, Metadata, NewPayment};
 use crate::refund::{NewRefund, RefundReason};
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// The longest key, in characters.
@@ -127,21 +128,21 @@ impl Fingerprint {
 
 /// The canonical form: names in order, each name and value behind its length, so that no two different requests are
 /// written alike.
-struct Fields(BTreeMap<String, String>);
+struct Fields<'a>(BTreeMap<Cow<'a, str>, Cow<'a, str>>);
 
-impl Fields {
-    fn new(method: &str, path: &str) -> Self {
+impl<'a> Fields<'a> {
+    fn new(method: &'a str, path: &'a str) -> Self {
         let mut fields = Self(BTreeMap::new());
         fields.put(":method", method);
         fields.put(":path", path);
         fields
     }
 
-    fn put(&mut self, name: impl Into<String>, value: impl Into<String>) {
+    fn put(&mut self, name: impl Into<Cow<'a, str>>, value: impl Into<Cow<'a, str>>) {
         self.0.insert(name.into(), value.into());
     }
 
-    fn put_some(&mut self, name: &str, value: Option<&str>) {
+    fn put_some(&mut self, name: &'a str, value: Option<&'a str>) {
         if let Some(value) = value {
             self.put(name, value);
         }
@@ -153,7 +154,7 @@ impl Fields {
         }
     }
 
-    fn put_metadata(&mut self, metadata: &Metadata) {
+    fn put_metadata(&mut self, metadata: &'a Metadata) {
         for (key, value) in metadata {
             self.put(format!("metadata.{}", key.as_str()), value.as_str());
         }
@@ -164,7 +165,7 @@ impl Fields {
         for text in self.0.iter().flat_map(|(name, value)| [name, value]) {
             hash.update(text.len().to_string());
             hash.update(":");
-            hash.update(text);
+            hash.update(text.as_bytes());
         }
         let mut bytes = [VERSION; 33];
         for (to, from) in bytes.iter_mut().skip(1).zip(hash.finalize()) {

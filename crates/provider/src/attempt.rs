@@ -236,7 +236,10 @@ async fn read<T: DeserializeOwned>(mut response: Response) -> Reply<T> {
             Ok(Some(_)) | Err(_) => return Reply::Unknown(Unknown::NoAnswer),
         }
     }
-    let error = serde_json::from_slice::<ErrorEnvelope>(&body).ok().map(|envelope| envelope.error);
+    let error = match response.status().is_success() {
+        true => None,
+        false => serde_json::from_slice::<ErrorEnvelope>(&body).ok().map(|envelope| envelope.error),
+    };
     let meaning = classify(status, should_retry, error.as_ref());
     match meaning {
         Meaning::Object => match serde_json::from_slice(&body) {

@@ -25,6 +25,11 @@ pub struct Pgbench {
     runs: u64,
 }
 
+/// What the service's connections ask of the server (`SERVER_SETTINGS` in `crates/persistence/src/lib.rs`), so that pgbench's
+/// statements are planned and bounded like the service's own.
+const SERVER_SETTINGS: &str = "-c plan_cache_mode=force_custom_plan -c statement_timeout=2000 -c lock_timeout=1500 \
+    -c idle_in_transaction_session_timeout=5000 -c client_connection_check_interval=1000";
+
 /// What a script is called.
 const fn script(work: Work) -> &'static str {
     match work {
@@ -185,6 +190,7 @@ impl Pgbench {
         // everybody on the machine may read arguments, and not the environment
         let mut database_url = reqwest::Url::parse(&self.database_url)?;
         command.env("PGPASSWORD", database_url.password().unwrap_or_default());
+        command.env("PGOPTIONS", SERVER_SETTINGS);
         database_url.set_password(None).map_err(|()| anyhow::anyhow!("a database URL without a host"))?;
         let output = command.arg(database_url.as_str()).kill_on_drop(true).output().await?;
         let (told, complaint) =

@@ -43,9 +43,14 @@ impl Series {
         self.median().map_or(0.0, |turn| turn.load.rate())
     }
 
+    /// Times per second in pgbench's median turn, if it had one.
+    pub fn baseline_rate(&self) -> Option<f64> {
+        self.baseline.get(self.baseline.len() / 2).copied()
+    }
+
     /// The service's median as a share of pgbench's.
     pub fn ratio(&self) -> Option<f64> {
-        self.baseline.get(self.baseline.len() / 2).map(|baseline| self.rate() / baseline)
+        self.baseline_rate().map(|baseline| self.rate() / baseline)
     }
 
     /// Seconds of processor time that a request of the median turn cost.
@@ -66,7 +71,7 @@ impl Series {
             &format!("{name}, p50 and p99"),
             format_args!("{:.1?} {:.1?}", load.percentile(50), load.percentile(99)),
         );
-        if let Some(baseline) = self.baseline.get(self.baseline.len() / 2) {
+        if let Some(baseline) = self.baseline_rate() {
             let spread = spread(&self.baseline);
             figures.tell(&format!("{name}, pgbench/s"), format_args!("{baseline:.0} ({spread})"));
         }

@@ -3,12 +3,12 @@
 //! A [`Problem`] becomes a response without a body; the outermost layer, which knows the trace id, writes the body. So
 //! there is one place where a problem is rendered, and no answer of the framework's own gets past it.
 
+use crate::middleware::Next;
 use crate::middleware::trace::RequestTrace;
 use crate::problem::{Code, Problem};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderValue, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use persistence::StoreError;
 
@@ -27,7 +27,7 @@ impl IntoResponse for Problem {
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// The layer that writes the bodies of problems.
-pub async fn render(request: Request, next: Next) -> Response {
+pub async fn render(request: Request, next: impl Next) -> Response {
     let trace_id = request.extensions().get::<RequestTrace>().map(|trace| trace.0.trace_id.to_string());
     let mut response = next.run(request).await;
     let problem = response.extensions_mut().remove::<Problem>().or_else(|| in_place_of(&response));
@@ -96,7 +96,9 @@ mod tests {
             .route("/body", get(async |_: Json<u8>| ""))
             .route("/teapot", get(async || StatusCode::IM_A_TEAPOT))
             .route("/ready", get(async || (StatusCode::SERVICE_UNAVAILABLE, Json("unready"))))
-            .layer(middleware::from_fn(render));
+            .layer(middleware::from_fn(async |request, next: middleware::Next| {
+                render(request, |request| next.run(request)).await
+            }));
         for (path, code) in [
             ("/query?a=x", Some("malformed_json")),
             ("/body", Some("unsupported_media_type")),

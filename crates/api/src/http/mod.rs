@@ -18,22 +18,26 @@ mod samples;
 pub mod told;
 
 use crate::metrics;
-use crate::middleware::{auth, limits, rate_limit, shed, trace};
+use crate::middleware::{Next, auth, limits, rate_limit, shed, through, trace};
 use crate::problem::{Code, Problem};
 use crate::state::App;
 use axum::Router;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::extract::{Request, State};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use error::render;
+use futures_util::FutureExt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use tower::ServiceBuilder;
-use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// The public listener.
 pub fn router(app: &Arc<App>) -> Router {
-    let (routes, _) = table(|merchants| for_merchants(merchants, app)).split_for_parts();
+    let guard =
+        |routes: MethodRouter<_>| routes.route_layer(from_fn_with_state(Arc::clone(app), of_merchants));
+    let (routes, _) = table(guard).split_for_parts();
     layered(routes.merge(docs::router()), app)
 }
 
@@ -63,40 +67,42 @@ fn health() -> OpenApiRouter<Arc<App>> {
 }
 
 /// What every request passes through, from the outside in.
+async fn all(app: State<Arc<App>>, request: Request, next: axum::middleware::Next) -> Response {
+    through!(request, next;
+        trace::trace(),
+        metrics::measure(app),
+        limits::no_store(),
+        limits::take_the_rest(),
+        render(),
+        answer_panics(),
+        limits::headers(),
+        limits::drain(app),
+        limits::deadline(app),
+    )
+    .await
+}
+
+/// What requests of merchants pass through besides, once path and method are known: who asks, then load, then rate.
+async fn of_merchants(app: State<Arc<App>>, request: Request, next: axum::middleware::Next) -> Response {
+    through!(request, next; auth::authenticate(app), shed::shed(app), rate_limit::limit(app),).await
+}
+
 fn layered(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
-    let layers = ServiceBuilder::new()
-        .layer(from_fn(trace::trace))
-        .layer(from_fn_with_state(Arc::clone(app), metrics::measure))
-        .layer(from_fn(limits::no_store))
-        .layer(from_fn(limits::take_the_rest))
-        .layer(from_fn(render))
-        .layer(CatchPanicLayer::custom(|_| axum::response::IntoResponse::into_response(panicked())))
-        .layer(from_fn(limits::headers))
-        .layer(from_fn_with_state(Arc::clone(app), limits::drain))
-        .layer(from_fn_with_state(Arc::clone(app), limits::deadline));
     routes
         .fallback(|| async { Problem::new(Code::NotFound, "There is no such path.") })
         .method_not_allowed_fallback(|| async {
             Problem::new(Code::MethodNotAllowed, "This method is not allowed here; see Allow.")
         })
-        .layer(layers)
+        .layer(from_fn_with_state(Arc::clone(app), all))
         .with_state(Arc::clone(app))
 }
 
-/// What requests of merchants pass through besides, once path and method are known: who asks, then load, then rate.
-fn for_merchants(routes: MethodRouter<Arc<App>>, app: &Arc<App>) -> MethodRouter<Arc<App>> {
-    routes.route_layer(
-        ServiceBuilder::new()
-            .layer(from_fn_with_state(Arc::clone(app), auth::authenticate))
-            .layer(from_fn_with_state(Arc::clone(app), shed::shed))
-            .layer(from_fn_with_state(Arc::clone(app), rate_limit::limit)),
-    )
-}
-
-fn panicked() -> Problem {
-    tracing::error!("a request panicked");
-    Problem::new(
-        Code::Internal,
-        "A fault of the service. Nothing is known about the outcome; ask again with the same key.",
-    )
+/// The layer that turns a panic into an answer.
+async fn answer_panics(request: Request, next: impl Next) -> Response {
+    AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!("a request panicked");
+        let detail =
+            "A fault of the service. Nothing is known about the outcome; ask again with the same key.";
+        Problem::new(Code::Internal, detail).into_response()
+    })
 }

@@ -1,11 +1,11 @@
 //! Who asks: `Authorization: Bearer <api key>` (RFC 6750). Every cause of a 401 is answered alike.
 
 use crate::app::merchants::ApiKey;
+use crate::middleware::Next;
 use crate::problem::{Code, Problem};
 use crate::state::App;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, header};
-use axum::middleware::Next;
 use axum::response::Response;
 use domain::id::{KeyId, MerchantId};
 use persistence::merchants::{Scope, ValidKey};
@@ -43,7 +43,7 @@ impl Default for KeyCache {
 pub async fn authenticate(
     State(app): State<Arc<App>>,
     mut request: Request,
-    next: Next,
+    next: impl Next,
 ) -> Result<Response, Problem> {
     let key = bearer(request.headers()).and_then(ApiKey::parse).ok_or_else(unauthorized)?;
     let id = (key.merchant_id(), key.secret_hash());

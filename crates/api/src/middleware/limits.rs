@@ -2,13 +2,13 @@
 //! stops.
 
 use crate::http::prefer::Prefer;
+use crate::middleware::Next;
 use crate::problem::{Code, Problem};
 use crate::server::Exchange;
 use crate::state::App;
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, Version, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -32,7 +32,7 @@ const REST_TIME: Duration = Duration::from_secs(2);
 
 /// Takes the rest of a body that was refused unread. Closing the connection of a caller that still sends resets it, and
 /// the caller would see that instead of the answer.
-pub async fn take_the_rest(request: Request, next: Next) -> Response {
+pub async fn take_the_rest(request: Request, next: impl Next) -> Response {
     next.run(request.map(|body| Body::new(Unread(body)))).await
 }
 
@@ -76,7 +76,7 @@ impl Drop for Unread {
 }
 
 /// Refuses headers that are too many or too large, and those of which two readers could understand two things.
-pub async fn headers(request: Request, next: Next) -> Response {
+pub async fn headers(request: Request, next: impl Next) -> Response {
     let lines = request.headers().len();
     let bytes = request
         .headers()
@@ -120,7 +120,7 @@ const MARGIN: Duration = Duration::from_secs(1);
 
 /// Answers in time, whatever happens behind. What was begun goes on: see [`crate::app::once`]. What comes too late to be done
 /// in time is not begun.
-pub async fn deadline(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+pub async fn deadline(State(app): State<Arc<App>>, mut request: Request, next: impl Next) -> Response {
     let exchange = request.extensions_mut().remove::<Exchange>();
     if exchange.as_ref().is_some_and(|exchange| !exchange.has_place()) {
         let detail = "Too many requests are under way. Send the request again a little later.";
@@ -209,7 +209,7 @@ impl HttpBody for Timed {
 }
 
 /// While the process stops: every answer closes its connection, and what comes after the grace is sent elsewhere.
-pub async fn drain(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub async fn drain(State(app): State<Arc<App>>, request: Request, next: impl Next) -> Response {
     let http1 = request.version() < Version::HTTP_2;
     let _under_way = app.stop.request_token();
     let mut response = if app.stop.is_refusing() && request.uri().path().starts_with("/v1/") {
@@ -225,7 +225,7 @@ pub async fn drain(State(app): State<Arc<App>>, request: Request, next: Next) ->
 }
 
 /// What is under `/v1` is about money and people: nobody keeps a copy.
-pub async fn no_store(request: Request, next: Next) -> Response {
+pub async fn no_store(request: Request, next: impl Next) -> Response {
     let private = request.uri().path().starts_with("/v1/");
     let mut response = next.run(request).await;
     if private {

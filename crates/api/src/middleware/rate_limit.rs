@@ -1,12 +1,11 @@
 //! A merchant's own limit, with the `RateLimit` headers (IETF draft-ietf-httpapi-ratelimit-headers).
 
+use crate::middleware::Next;
 use crate::middleware::auth::Caller;
 use crate::problem::{Code, Problem};
 use crate::state::App;
-use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use domain::id::MerchantId;
 use governor::clock::{Clock, DefaultClock};
@@ -52,13 +51,10 @@ impl RateLimit {
 }
 
 /// The layer.
-pub async fn limit(
-    State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let Some(limit) = &app.rate_limit else { return next.run(request).await };
+pub async fn limit(State(app): State<Arc<App>>, request: Request, next: impl Next) -> Response {
+    let (Some(limit), Some(caller)) = (&app.rate_limit, request.extensions().get::<Caller>()) else {
+        return next.run(request).await;
+    };
     match limit.limiter.check_key(&caller.merchant_id) {
         Ok(state) => {
             let mut response = next.run(request).await;

@@ -3,13 +3,12 @@
 
 use crate::admission::{Admission, Place, Priority, overloaded};
 use crate::http::extract::idempotency_key;
+use crate::middleware::Next;
 use crate::middleware::auth::Caller;
 use crate::problem::Problem;
 use crate::state::App;
-use axum::Extension;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -56,16 +55,10 @@ impl Slot {
 pub struct Shed;
 
 /// The layer: 503 `overloaded` when every place is taken.
-pub async fn shed(
-    State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+pub async fn shed(State(app): State<Arc<App>>, mut request: Request, next: impl Next) -> Response {
     let admit = |priority| app.admission.admit(priority).map(|place| (priority, place));
-    let admitted = admit(Priority::Ordinary).or_else(|| {
-        if has_priority(&app.admission, &caller, &request) { admit(Priority::High) } else { None }
-    });
+    let admitted = admit(Priority::Ordinary)
+        .or_else(|| if has_priority(&app.admission, &request) { admit(Priority::High) } else { None });
     let Some((priority, place)) = admitted else {
         app.metrics.refused();
         let mut refused = overloaded().into_response();
@@ -81,14 +74,14 @@ pub async fn shed(
 }
 
 /// Whether a request reads, gives money back, or asks what became of one that was carried out.
-fn has_priority(admission: &Admission, caller: &Caller, request: &Request) -> bool {
+fn has_priority(admission: &Admission, request: &Request) -> bool {
     let refunds = || {
         let path = request.extensions().get::<MatchedPath>();
         path.is_some_and(|path| path.as_str().ends_with("/refunds"))
     };
     let repeats = || {
-        let key = idempotency_key(request.headers());
-        key.is_ok_and(|key| admission.is_used(caller.merchant_id, &key))
+        let (caller, key) = (request.extensions().get::<Caller>(), idempotency_key(request.headers()));
+        caller.zip(key.ok()).is_some_and(|(caller, key)| admission.is_used(caller.merchant_id, &key))
     };
     matches!(*request.method(), Method::GET | Method::HEAD) || refunds() || repeats()
 }

@@ -2,11 +2,11 @@
 //! in every answer as `Request-Id`, and with every event that the request leaves.
 
 use crate::metrics::method;
+use crate::middleware::Next;
 use crate::middleware::shed::Shed;
 use crate::telemetry;
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderValue};
-use axum::middleware::Next;
 use axum::response::Response;
 use domain::trace::TraceContext;
 use opentelemetry::trace::Status;
@@ -23,7 +23,7 @@ pub struct RequestTrace(pub TraceContext);
 
 /// The layer. The span has the names of OpenTelemetry's semantic conventions for HTTP, and the route instead of the path:
 /// in a path callers write what they like.
-pub async fn trace(mut request: Request, next: Next) -> Response {
+pub async fn trace(mut request: Request, next: impl Next) -> Response {
     let route =
         request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned()).unwrap_or_default();
     let method = method(request.method());
