@@ -177,7 +177,7 @@ pub async fn once(app: &Arc<App>, mut request: MoneyRequest) -> Result<Told, Onc
     // whoever settles the operation later goes on from here
     request.trace = telemetry::place_of(&span).unwrap_or(request.trace);
     let work = begin(Arc::clone(app), request, Instant::now(), reply);
-    app.stop.tasks.spawn(work.instrument(span));
+    app.stop.tasks.spawn(Box::pin(work.instrument(span)));
     told.await.unwrap_or(Err(OnceError::Lost))
 }
 

@@ -99,7 +99,7 @@ fn layered(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
 
 /// The layer that turns a panic into an answer.
 async fn answer_panics(request: Request, next: impl Next) -> Response {
-    AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
+    AssertUnwindSafe(Box::pin(next.run(request))).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!("a request panicked");
         let detail =
             "A fault of the service. Nothing is known about the outcome; ask again with the same key.";

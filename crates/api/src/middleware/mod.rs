@@ -24,7 +24,8 @@ impl<N: FnOnce(Request) -> F + Send, F: Future<Output = Response> + Send> Next f
 /// Passes a request through layers, from the outside in, to `next`: calls within calls, and one future of all of them. A
 /// layer of axum's `from_fn` clones all that is behind it, and puts its future into a box, for each request.
 macro_rules! through {
-    ($request:expr, $next:expr;) => { $next.run($request) };
+    // a future holds those of its calls, some of them twice: what is behind all layers must not grow with each
+    ($request:expr, $next:expr;) => { Box::pin($next.run($request)) };
     ($request:expr, $next:expr; $($layer:ident)::+($($state:expr)?), $($inner:tt)*) => {
         async move {
             let answer = $($layer)::+($($state.clone(),)? $request, |request: axum::extract::Request| {
