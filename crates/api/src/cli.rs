@@ -340,7 +340,6 @@ async fn run_service(settings: Settings, parts: Parts, registry: Registry) -> Re
         listeners.max_connections = open_files::connections(listeners.max_connections, others);
     }
     let sockets = Sockets::bind(listeners, parts)
-        .await
         .map_err(|(name, address, error)| wrong(format!("{name}: cannot listen on {address}: {error}")))?;
     let shutdown = terminated()?;
     let store = Store::open(database.options, database.connections, database.pooler);

@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use timeouts::Timeouts;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
 /// So long before the end of the shutdown time waiting ends and open operations are handed back.
@@ -32,6 +32,10 @@ const ASK_CREDENTIALS: Duration = Duration::from_secs(2);
 const OPERATIONS_CONNECTIONS: usize = 64;
 /// What the two listeners may have open beside the public connections.
 pub const OTHER_CONNECTIONS: usize = OPERATIONS_CONNECTIONS + 2 * REFUSALS;
+
+/// Connections that nobody has accepted yet. Of those beyond it a caller believes that they are open, and is never heard. The
+/// system may allow fewer (`net.core.somaxconn`).
+const BACKLOG: u32 = 4_096;
 
 /// Which parts of the service a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,16 +58,20 @@ impl Sockets {
     ///
     /// # Errors
     /// The name of the setting whose address cannot be bound, and why.
-    pub async fn bind(
-        listeners: Listeners,
-        parts: Parts,
-    ) -> Result<Self, (&'static str, SocketAddr, io::Error)> {
-        let bind =
-            async |name, address| TcpListener::bind(address).await.map_err(|error| (name, address, error));
-        let public = if parts.http { Some(bind("PAYWRIGHT_LISTEN", listeners.public).await?) } else { None };
-        let operations = bind("PAYWRIGHT_OPS_LISTEN", listeners.operations).await?;
+    pub fn bind(listeners: Listeners, parts: Parts) -> Result<Self, (&'static str, SocketAddr, io::Error)> {
+        let bind = |name, address| listen(address).map_err(|error| (name, address, error));
+        let public = if parts.http { Some(bind("PAYWRIGHT_LISTEN", listeners.public)?) } else { None };
+        let operations = bind("PAYWRIGHT_OPS_LISTEN", listeners.operations)?;
         Ok(Self { public, operations, max_connections: listeners.max_connections })
     }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // or a restart would wait for connections of the process before it
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Runs until `shutdown` ends, then stops in order.

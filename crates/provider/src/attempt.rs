@@ -135,7 +135,6 @@ impl Transport {
         }
         let http = builder
             .connect_timeout(timeout.min(CONNECT_TIMEOUT))
-            .read_timeout(timeout)
             .timeout(timeout)
             // a redirected or silently repeated request would be a second one that nobody counted
             .redirect(reqwest::redirect::Policy::none())
