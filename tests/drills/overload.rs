@@ -29,6 +29,8 @@ const CURVE: [(f64, Option<f64>); 5] =
 const SLOWER: f64 = 3.0;
 /// How long a refusal may take, in milliseconds.
 const REFUSED_WITHIN: f64 = 50.0;
+/// How late the load itself may be, in milliseconds. Later, and something else has used its core, and probably the other.
+const LATE: f64 = 25.0;
 /// How much memory the service may use, in MiB.
 const MEMORY: u64 = 256;
 
@@ -407,6 +409,15 @@ fn tell(step: &Step, least: Option<(f64, f64)>, usual: f64, figures: &mut Figure
         format_args!("at most {REFUSED_WITHIN}"),
         refused_p99 <= REFUSED_WITHIN,
     );
+    let late = step.median(|turn| turn.late_p99);
+    figures.bound(
+        &format!("{at}: p99 of how late the load was, in ms"),
+        format_args!("{late:.1}"),
+        format_args!("at most {LATE}, or the machine is not quiet"),
+        late <= LATE,
+    );
+    let busy = step.median(|turn| turn.cpu.service + turn.cpu.postgres + turn.cpu.simulator);
+    figures.tell(&format!("{at}: of the core, used by what is measured"), format_args!("{busy:.2}"));
     figures.exactly(
         &format!("{at}: refusals without Retry-After"),
         step.sum(|turn| turn.without_retry_after),
