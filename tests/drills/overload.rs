@@ -409,13 +409,7 @@ fn tell(step: &Step, least: Option<(f64, f64)>, usual: f64, figures: &mut Figure
         format_args!("at most {REFUSED_WITHIN}"),
         refused_p99 <= REFUSED_WITHIN,
     );
-    let late = step.median(|turn| turn.late_p99);
-    figures.bound(
-        &format!("{at}: p99 of how late the load was, in ms"),
-        format_args!("{late:.1}"),
-        format_args!("at most {LATE}, or the machine is not quiet"),
-        late <= LATE,
-    );
+    late(&at, step.median(|turn| turn.late_p99), figures);
     let busy = step.median(|turn| turn.cpu.service + turn.cpu.postgres + turn.cpu.simulator);
     figures.tell(&format!("{at}: of the core, used by what is measured"), format_args!("{busy:.2}"));
     figures.exactly(
@@ -424,6 +418,15 @@ fn tell(step: &Step, least: Option<(f64, f64)>, usual: f64, figures: &mut Figure
         0,
     );
     figures.exactly(&format!("{at}: other answers, or none"), step.sum(|turn| turn.other), 0);
+}
+
+fn late(at: &str, p99: f64, figures: &mut Figures) {
+    figures.bound(
+        &format!("{at}: p99 of how late the load was, in ms"),
+        format_args!("{p99:.1}"),
+        format_args!("at most {LATE}, or the machine is not quiet"),
+        p99 <= LATE,
+    );
 }
 
 impl Spike {
@@ -440,6 +443,11 @@ impl Spike {
             "the spike: offered, taken or accepted, refused per second",
             format_args!("{:.0}, {:.0}, {:.0}", meanwhile.offered, meanwhile.goodput, meanwhile.refused),
         );
+        figures.tell(
+            "the spike: p99 in ms, of refusals too",
+            format_args!("{:.1}, {:.1}", meanwhile.p99, meanwhile.refused_p99),
+        );
+        late("the spike", meanwhile.late_p99, figures);
         figures.exactly("the spike: other answers, or none", *other, 0);
         figures.exactly("the spike: refusals without Retry-After", meanwhile.without_retry_after, 0);
         let most = usual.max(before.p99 * SLOWER);
