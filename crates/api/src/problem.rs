@@ -4,9 +4,11 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use domain::card;
 use domain::id::PaymentId;
 use domain::payment::{Payment, PendingOperation};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::fmt;
 
 macro_rules! codes {
     ($(
@@ -327,6 +329,23 @@ impl FieldError {
     }
 }
 
+/// The members of a problem (RFC 9457, section 3.1), and ours. Thousands of them are written per second when there is too much
+/// to do.
+#[derive(Serialize)]
+struct Body<'a> {
+    code: &'a str,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Value>,
+    status: u16,
+    title: &'a str,
+    trace_id: &'a str,
+    #[serde(rename = "type")]
+    kind: fmt::Arguments<'a>,
+    #[serde(flatten)]
+    members: &'a Map<String, Value>,
+}
+
 /// An answer that is no success.
 #[derive(Debug, Clone)]
 pub struct Problem {
@@ -463,21 +482,18 @@ impl Problem {
     /// The body.
     #[must_use]
     pub fn body(&self, trace_id: &str) -> Vec<u8> {
-        let mut body = json!({
-            "type": format!("/docs/errors/{}", self.code.name()),
-            "title": self.code.title(),
-            "status": self.code.status().as_u16(),
-            "detail": card::mask(&self.detail),
-            "code": self.code.name(),
-            "trace_id": trace_id,
-        });
-        if let Some(object) = body.as_object_mut() {
-            if !self.errors.is_empty() {
-                object.insert("errors".to_owned(), self.errors.iter().map(FieldError::to_json).collect());
-            }
-            object.extend(self.members.clone());
-        }
-        body.to_string().into_bytes()
+        let body = Body {
+            code: self.code.name(),
+            detail: &card::mask(&self.detail),
+            errors: self.errors.iter().map(FieldError::to_json).collect(),
+            status: self.code.status().as_u16(),
+            title: self.code.title(),
+            trace_id,
+            kind: format_args!("/docs/errors/{}", self.code.name()),
+            members: &self.members,
+        };
+        // of texts and numbers: nothing in it cannot be written
+        serde_json::to_vec(&body).unwrap_or_default()
     }
 
     /// A fault of this program: everything into the log, nothing to the caller.

@@ -41,7 +41,9 @@ pub async fn trace(mut request: Request, next: impl Next) -> Response {
         telemetry::join(&span, caller);
     }
     let place = telemetry::place_of(&span).or(caller).unwrap_or_else(TraceContext::random);
-    telemetry::name(&span, format!("{method} {route}").trim_end().to_owned());
+    if !span.is_disabled() {
+        telemetry::name(&span, format!("{method} {route}").trim_end().to_owned());
+    }
     span.record("trace_id", field::display(place.trace_id));
     request.extensions_mut().insert(RequestTrace(place));
     let began = Instant::now();
