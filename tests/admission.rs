@@ -66,12 +66,13 @@ async fn a_body_that_is_not_there_yet_takes_no_place() -> Result<()> {
     let (head, rest) = request.split_at(request.len() - 1);
     let mut slow = Wire::to(&api.url).await?;
     slow.send(head.as_bytes()).await?;
-    for at in 0..20 {
+    for at in 0..3 {
         let key = format!("quick-{at}");
         assert_eq!(api.create(&key, &payment(&key)).await?.status, 201);
     }
     slow.send(rest.as_bytes()).await?;
-    assert_eq!(slow.read().await?.status, 201);
+    let answer = slow.read().await?;
+    assert_eq!(answer.status, 201, "{}", answer.json());
     world.finish().await
 }
 
