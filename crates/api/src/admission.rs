@@ -52,6 +52,8 @@ pub struct Admission {
 struct Places {
     limit: Limit,
     taken: usize,
+    /// Of the reserve.
+    reserved: usize,
 }
 
 impl Admission {
@@ -63,6 +65,7 @@ impl Admission {
             places: Mutex::new(Places {
                 limit: Limit::new(most.saturating_sub(most / RESERVE), Instant::now()),
                 taken: 0,
+                reserved: 0,
             }),
             bodies: Semaphore::new(BODIES),
             key_lookups: Semaphore::new(KEY_LOOKUPS),
@@ -77,26 +80,29 @@ impl Admission {
     pub fn admit(self: &Arc<Self>, priority: Priority) -> Option<Place> {
         let now = Instant::now();
         let mut places = self.places();
-        let ordinary = places.limit.places(now);
-        let most = match priority {
-            Priority::Ordinary => ordinary,
-            Priority::High => ordinary.saturating_add(self.most / RESERVE),
-        };
-        if places.taken >= most {
+        let is_full = places.taken >= places.limit.places(now);
+        // counted apart: when places become fewer, more may be taken than there are, and the reserve is still one
+        let is_reserved = is_full && priority == Priority::High && places.reserved < self.most / RESERVE;
+        if is_full && !is_reserved {
             places.limit.refused();
             return None;
         }
-        places.taken = places.taken.saturating_add(1);
-        let taken = places.taken;
-        places.limit.taken(taken);
-        Some(Place { admission: Arc::clone(self), since: now })
+        if is_reserved {
+            places.reserved = places.reserved.saturating_add(1);
+        } else {
+            places.taken = places.taken.saturating_add(1);
+            let taken = places.taken;
+            places.limit.taken(taken);
+        }
+        drop(places);
+        Some(Place { admission: Arc::clone(self), since: now, is_reserved })
     }
 
     /// How many requests do database work now, and how many may begin something new.
     #[must_use]
     pub fn count(&self) -> (usize, usize) {
         let mut places = self.places();
-        (places.taken, places.limit.places(Instant::now()))
+        (places.taken.saturating_add(places.reserved), places.limit.places(Instant::now()))
     }
 
     /// A place for a body that is not there yet.
@@ -145,6 +151,13 @@ impl Admission {
         self.hasher.hash_one((merchant_id.0, key.as_str()))
     }
 
+    fn claimed(&self, took: Duration, now: Instant) -> Option<Turn> {
+        let mut places = self.places();
+        let taken = places.taken;
+        places.limit.taken(taken);
+        places.limit.took(took, now)
+    }
+
     fn places(&self) -> MutexGuard<'_, Places> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -164,6 +177,7 @@ pub fn overloaded() -> Problem {
 pub struct Place {
     admission: Arc<Admission>,
     since: Instant,
+    is_reserved: bool,
 }
 
 impl Place {
@@ -171,8 +185,7 @@ impl Place {
     /// same time, unless they wait for each other.
     pub fn claimed(self) {
         let now = Instant::now();
-        let turn = self.admission.places().limit.took(now.saturating_duration_since(self.since), now);
-        match turn {
+        match self.admission.claimed(now.saturating_duration_since(self.since), now) {
             Some(Turn::Queue) => tracing::warn!("the database has a queue; fewer requests are let in"),
             Some(Turn::Gone) => tracing::info!("the database has no queue any more; all requests are let in"),
             None => {}
@@ -183,7 +196,9 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut places = self.admission.places();
-        places.taken = places.taken.saturating_sub(1);
+        let Places { taken, reserved, .. } = &mut *places;
+        let count = if self.is_reserved { reserved } else { taken };
+        *count = count.saturating_sub(1);
     }
 }
 
@@ -222,6 +237,22 @@ mod tests {
         ordinary.pop();
         assert!(admission.admit(Priority::Ordinary).is_some());
         assert_eq!(admission.count(), (6, 7));
+    }
+
+    #[test]
+    fn the_reserve_is_there_when_places_have_become_fewer() {
+        let admission = Arc::new(Admission::new(256));
+        let taken: Vec<_> = std::iter::from_fn(|| admission.admit(Priority::Ordinary)).collect();
+        // a queue: claims are slow, window after window
+        let mut now = Instant::now();
+        for claim in 0..300 {
+            now += Duration::from_millis(10);
+            let took = if claim < 20 { Duration::from_millis(1) } else { Duration::from_secs(1) };
+            admission.claimed(took, now);
+        }
+        assert!(admission.places().limit.places(now) < taken.len());
+        let reserve: Vec<_> = std::iter::from_fn(|| admission.admit(Priority::High)).collect();
+        assert_eq!(reserve.len(), 256 / RESERVE);
     }
 
     #[test]
