@@ -62,10 +62,13 @@ async fn a_reserve_is_kept_for_what_people_need_most() -> Result<()> {
 async fn a_body_that_is_not_there_yet_takes_no_place() -> Result<()> {
     let world = WorldOptions::default().set("PAYWRIGHT_MAX_IN_FLIGHT", "1").start().await?;
     let api = &world.api;
-    let request = post(api, "slow", &payment("order-1").to_string());
-    let (head, rest) = request.split_at(request.len() - 1);
+    let body = payment("order-1").to_string();
+    let request = post(api, "slow", &body).replacen("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n", 1);
+    let (head, rest) = request.split_at(request.len() - body.len());
     let mut slow = Wire::to(&api.url).await?;
     slow.send(head.as_bytes()).await?;
+    // it was let in, and is waited for
+    assert_eq!(slow.read().await?.status, 100);
     for at in 0..3 {
         let key = format!("quick-{at}");
         assert_eq!(api.create(&key, &payment(&key)).await?.status, 201);

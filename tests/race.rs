@@ -1,7 +1,7 @@
 //! Simultaneous callers at two processes. The drills run the same for longer.
 
 use crate::support::impatient;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use e2e::{Contest, WorldOptions, duel, race, tenants};
 
 const ROUNDS: usize = 10;
@@ -33,6 +33,7 @@ async fn of_a_capture_and_a_cancel_one_happens() -> Result<()> {
 #[tokio::test]
 async fn merchants_never_see_what_is_anothers() -> Result<()> {
     let world = WorldOptions::default().set("PAYWRIGHT_DATABASE_CONNECTIONS", "5").start().await?;
-    tenants(&world, 5, 400).await?.verdict()?;
+    let figures = tenants(&world, 5, 400).await?;
+    figures.verdict().with_context(|| figures.to_string())?;
     world.finish().await
 }

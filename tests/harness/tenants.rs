@@ -104,7 +104,11 @@ async fn create(api: &Api) -> Result<Answer> {
     if rand::rng().random_bool(0.5) {
         body["capture"] = json!("manual");
     }
-    let answer = api.create(&Uuid::new_v4().to_string(), &body).await?;
+    let key = Uuid::new_v4().to_string();
+    let mut answer = api.create(&key, &body).await?;
+    while is_shed(&answer) {
+        answer = api.create(&key, &body).await?;
+    }
     ensure!(answer.status < 300, "{}", answer.json());
     Ok(answer)
 }
@@ -154,13 +158,26 @@ async fn ask(tenants: &[Tenant], seen: &Mutex<Seen>) -> Result<()> {
 /// What can be asked about an object; refunds are only read.
 async fn request(api: &Api, path: &str, verb: u32) -> Result<Answer> {
     let key = Uuid::new_v4().to_string();
+    let mut answer = request_once(api, path, verb, &key).await?;
+    while is_shed(&answer) {
+        answer = request_once(api, path, verb, &key).await?;
+    }
+    Ok(answer)
+}
+
+/// There was no room for it; load is not what is looked at here.
+fn is_shed(answer: &Answer) -> bool {
+    answer.status == 503 && answer.code() == "overloaded"
+}
+
+async fn request_once(api: &Api, path: &str, verb: u32, key: &str) -> Result<Answer> {
     if path.starts_with("/v1/refunds/") {
         return api.get(path).await;
     }
     match verb {
-        0 => api.post(&format!("{path}/capture"), &key, &json!({})).await,
-        1 => api.post(&format!("{path}/cancel"), &key, &json!({})).await,
-        2 | 3 => api.post(&format!("{path}/refunds"), &key, &json!({ "amount": 1 })).await,
+        0 => api.post(&format!("{path}/capture"), key, &json!({})).await,
+        1 => api.post(&format!("{path}/cancel"), key, &json!({})).await,
+        2 | 3 => api.post(&format!("{path}/refunds"), key, &json!({ "amount": 1 })).await,
         4 => api.get(&format!("{path}/refunds")).await,
         5 => api.get(&format!("{path}/events")).await,
         _ => api.get(path).await,
