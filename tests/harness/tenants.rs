@@ -165,9 +165,9 @@ async fn request(api: &Api, path: &str, verb: u32) -> Result<Answer> {
     Ok(answer)
 }
 
-/// Not now: the same request again is what a client is told to do. Load is not what is looked at here.
+/// There was no room for it; load is not what is looked at here.
 fn is_shed(answer: &Answer) -> bool {
-    answer.status == 503
+    answer.status == 503 && answer.code() == "overloaded"
 }
 
 async fn request_once(api: &Api, path: &str, verb: u32, key: &str) -> Result<Answer> {
