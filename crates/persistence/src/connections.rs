@@ -23,7 +23,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 /// How a connection is used.
@@ -86,12 +86,19 @@ struct Shared {
     places: Arc<Semaphore>,
     /// Connections that are opened at the same time.
     opening: Semaphore,
-    /// Somebody gave one back.
-    returned: Notify,
-    /// The one that was used last is at the back.
-    idle: Mutex<VecDeque<Idle>>,
+    rest: Mutex<Rest>,
     open: Arc<AtomicU32>,
     condition: Mutex<Option<(Condition, Instant)>>,
+}
+
+/// What nobody uses, or who would use it.
+#[derive(Default)]
+struct Rest {
+    /// The one that was used last is at the back.
+    idle: VecDeque<Idle>,
+    /// Callers with a place for whom one is being opened. They came before all who wait for a place, so what is given back
+    /// goes to them first: opening may take longer than a caller has time.
+    wanted: VecDeque<oneshot::Sender<Lent>>,
 }
 
 /// An open connection.
@@ -150,8 +157,7 @@ impl Connections {
                 begin,
                 places: Arc::new(Semaphore::new(places)),
                 opening: Semaphore::new(OPENING),
-                returned: Notify::new(),
-                idle: Mutex::default(),
+                rest: Mutex::default(),
                 open: Arc::default(),
                 condition: Mutex::default(),
             }),
@@ -171,7 +177,7 @@ impl Connections {
 
     /// All that are open, and how many of them are at rest.
     pub(crate) fn count(&self) -> (u32, usize) {
-        (self.shared.open.load(Ordering::Relaxed), self.shared.idle().len())
+        (self.shared.open.load(Ordering::Relaxed), self.shared.rest().idle.len())
     }
 
     /// Why a write was refused lately.
@@ -190,34 +196,26 @@ impl Connections {
             .await
             .map_err(|_| Error::PoolTimedOut)?
             .map_err(|_| Error::PoolClosed)?;
-        if let Some(live) = self.shared.rested(until).await {
-            return Ok(Lent::new(&self.shared, live, place));
-        }
+        let returned = match self.shared.rested(until).await {
+            Ok(live) => return Ok(Lent::new(&self.shared, live, place)),
+            Err(returned) => returned,
+        };
         // Not by the caller: what it has cost so far would be lost when the caller's time is up, and under load nobody would
         // ever be the one whose time suffices.
-        let (tell, mut told) = oneshot::channel();
+        let (tell, told) = oneshot::channel();
         let refused = Arc::new(Mutex::new(None));
         tokio::spawn(Arc::clone(&self.shared).open_one(place, until, Arc::clone(&refused), tell));
-        loop {
-            tokio::select! {
-                biased;
-                opened = &mut told => return match opened {
-                    Ok(opened) => opened.map(|lent| lent.known(false)),
-                    Err(_) => Err(silent("no connection")),
-                },
-                () = self.shared.returned.notified() => {
-                    let Ok(place) = Arc::clone(&self.shared.places).try_acquire_owned() else { continue };
-                    if let Some(live) = self.shared.rested(until).await {
-                        return Ok(Lent::new(&self.shared, live, place));
-                    }
-                }
-                // what it said last says more than that it said nothing in the end
-                () = sleep_until(until) => {
-                    let refused = refused.lock().unwrap_or_else(PoisonError::into_inner).take();
-                    return Err(refused.unwrap_or_else(|| silent("no connection")));
-                }
+        let given = tokio::select! {
+            biased;
+            Ok(opened) = told => opened,
+            Ok(returned) = returned => Ok(returned),
+            // what it said last says more than that it said nothing in the end
+            () = sleep_until(until) => {
+                let refused = refused.lock().unwrap_or_else(PoisonError::into_inner).take();
+                Err(refused.unwrap_or_else(|| silent("no connection")))
             }
-        }
+        };
+        given.map(|lent| lent.known(false))
     }
 
     /// Waits for this at most as long as for a statement.
@@ -238,7 +236,7 @@ impl Connections {
     /// Waits until all are given back, closes them, and opens no more.
     pub(crate) async fn close(&self) {
         let all = self.shared.places.acquire_many(self.shared.limits.connections).await;
-        let idle: Vec<Idle> = self.shared.idle().drain(..).collect();
+        let idle: Vec<Idle> = self.shared.rest().idle.drain(..).collect();
         for idle in idle {
             let _ = timeout(CLOSE, idle.live.raw.close()).await;
         }
@@ -252,9 +250,20 @@ fn silent(what: &'static str) -> Error {
     Error::Io(io::Error::new(io::ErrorKind::TimedOut, format!("{what} from the database in time")))
 }
 
+impl Rest {
+    fn next(&mut self) -> Result<Idle, oneshot::Receiver<Lent>> {
+        self.idle.pop_back().ok_or_else(|| {
+            let (give, given) = oneshot::channel();
+            self.wanted.retain(|waiting| !waiting.is_closed());
+            self.wanted.push_back(give);
+            given
+        })
+    }
+}
+
 impl Shared {
-    fn idle(&self) -> MutexGuard<'_, VecDeque<Idle>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rest(&self) -> MutexGuard<'_, Rest> {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn condition(&self) -> MutexGuard<'_, Option<(Condition, Instant)>> {
@@ -287,7 +296,10 @@ impl Shared {
                 // it restarts, or has no place left: there may be one in a moment, or another's comes back
                 Ok(Err(error)) if is_starting(&error) && Instant::now() + pause < until => {
                     *refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                    sleep(pause).await;
+                    tokio::select! {
+                        () = sleep(pause) => {}
+                        () = tell.closed() => return,
+                    }
                     pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
                     continue;
                 }
@@ -295,6 +307,7 @@ impl Shared {
                     self.note(&error);
                     Err(error)
                 }
+                Err(_) if Instant::now() < until => continue,
                 Err(_) => Err(silent("no connection")),
             };
             // what nobody takes goes to those at rest
@@ -303,18 +316,19 @@ impl Shared {
         }
     }
 
-    async fn rested(&self, until: Instant) -> Option<Live> {
+    /// One at rest, or a way to get the next that is given back.
+    async fn rested(&self, until: Instant) -> Result<Live, oneshot::Receiver<Lent>> {
         loop {
-            let Idle { mut live, since, suspect } = self.idle().pop_back()?;
+            let Idle { mut live, since, suspect } = self.rest().next()?;
             if live.since.elapsed() > AGE || since.elapsed() > IDLE {
                 continue;
             }
             if since.elapsed() < IDLE_BEFORE_CHECK && !suspect {
-                return Some(live);
+                return Ok(live);
             }
             let check = until.min(Instant::now() + CHECK);
             if matches!(timeout_at(check, live.raw.ping()).await, Ok(Ok(()))) {
-                return Some(live);
+                return Ok(live);
             }
             // those that rested longer are no better
             self.forget_idle();
@@ -323,30 +337,37 @@ impl Shared {
 
     /// What was at rest is closed without a word: nobody would hear it.
     fn forget_idle(&self) {
-        let forgotten = std::mem::take(&mut *self.idle());
+        let forgotten = std::mem::take(&mut self.rest().idle);
         drop(forgotten);
     }
 
     /// What is at rest is looked at before it is used. It is not closed: a server that is slow has better to do than to log
     /// all of us in again.
     fn suspect_idle(&self) {
-        for idle in self.idle().iter_mut() {
+        for idle in &mut self.rest().idle {
             idle.suspect = true;
         }
     }
 
-    fn give_back(&self, live: Live, place: Option<OwnedSemaphorePermit>) {
-        let mut idle = self.idle();
+    fn give_back(self: &Arc<Self>, live: Live, place: OwnedSemaphorePermit) {
+        let mut returned = Lent::new(self, live, place).known(true);
+        let mut rest = self.rest();
+        while let Some(waiting) = rest.wanted.pop_front() {
+            match waiting.send(returned) {
+                Ok(()) => return,
+                Err(kept) => returned = kept,
+            }
+        }
+        let (Some(live), place) = (returned.live.take(), returned.place.take()) else { return };
         if live.since.elapsed() < AGE {
-            idle.push_back(Idle { live, since: Instant::now(), suspect: false });
+            rest.idle.push_back(Idle { live, since: Instant::now(), suspect: false });
         }
         // one at a time is enough: it is given back more often than it is forgotten
-        let forgotten = idle.front().is_some_and(|idle| idle.since.elapsed() > IDLE);
-        let forgotten = if forgotten { idle.pop_front() } else { None };
-        drop(idle);
+        let forgotten = rest.idle.front().is_some_and(|idle| idle.since.elapsed() > IDLE);
+        let forgotten = if forgotten { rest.idle.pop_front() } else { None };
+        drop(rest);
         drop(forgotten);
         drop(place);
-        self.returned.notify_one();
     }
 
     /// Remembers why the server takes no writes, and says it once.
@@ -471,7 +492,7 @@ impl Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        let (Some(mut live), place) = (self.live.take(), self.place.take()) else { return };
+        let (Some(mut live), Some(place)) = (self.live.take(), self.place.take()) else { return };
         if self.known {
             self.shared.give_back(live, place);
             return;

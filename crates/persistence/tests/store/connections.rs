@@ -261,6 +261,33 @@ async fn a_server_without_a_place_is_asked_with_those_there_are() -> Result<()> 
 }
 
 #[tokio::test]
+async fn who_waits_for_one_to_be_opened_is_not_overtaken() -> Result<()> {
+    let db = Behind::new().await?;
+    let limit = format!("ALTER DATABASE {} CONNECTION LIMIT 2", db.db.database.name());
+    sqlx::raw_sql(sqlx::AssertSqlSafe(limit)).execute(&db.db.owner).await?;
+    // one of them is another store's
+    db.read().await?.0?;
+    // longer than anybody waits for a connection, more callers than places: all but one place are of callers who wait in
+    // vain for one to be opened, while others come and go
+    let end = Instant::now() + Duration::from_secs(4);
+    let callers: Vec<JoinHandle<Result<(), StoreError>>> = (0..3 * CONNECTIONS)
+        .map(|_| {
+            let store = db.store.clone();
+            tokio::spawn(async move {
+                while Instant::now() < end {
+                    store.find_key(MerchantId::at(now()), &[0; 32]).await?;
+                }
+                Ok(())
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await??;
+    }
+    db.close().await
+}
+
+#[tokio::test]
 async fn who_asks_for_health_does_not_wait_behind_requests() -> Result<()> {
     let db = Behind::new().await?;
     let (reads, lock) = db.reads_under_way(CONNECTIONS).await?;
