@@ -330,7 +330,7 @@ async fn run_service(settings: Settings, parts: Parts, registry: Registry) -> Re
     // whoever may be in a request may wait for the provider: fewer places would refuse what was let in
     let places = Places { callers: service.max_in_flight, background: worker::PLACES };
     let client =
-        provider::Client::new(&provider.url, provider.api_key, provider.timeout, places).map_err(failed)?;
+        provider::Client::new(&provider.url, &provider.api_key, provider.timeout, places).map_err(failed)?;
     if parts.http {
         let others = usize::try_from(database.connections)
             .unwrap_or(usize::MAX)
@@ -479,7 +479,7 @@ async fn reconcile(source: &Source, since: Option<OffsetDateTime>) -> Result<Exi
     let windows = source.service(&provider)?.windows;
     let store = store(source)?;
     let places = Places { callers: 0, background: 1 };
-    let client = provider::Client::new(&provider.url, provider.api_key, provider.timeout, places)
+    let client = provider::Client::new(&provider.url, &provider.api_key, provider.timeout, places)
         .map_err(undecided)?;
     let sources = Sources { store: &store, provider: &client, windows: &windows };
     let compared = reconcile::run(&sources, since).await;

@@ -6,7 +6,7 @@ use crate::wire::{ErrorEnvelope, ErrorObject, Form};
 use domain::provider::{NotExecuted, Unknown};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Histogram;
-use reqwest::{Method, Response};
+use reqwest::{Method, RequestBuilder, Response};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use std::time::{Duration, Instant};
@@ -25,9 +25,9 @@ const API_VERSION: &str = "2024-06-20";
 /// A way to the provider: connections that are shared and kept.
 pub(crate) struct Transport {
     http: reqwest::Client,
-    base: String,
+    /// What every request begins as: where to, and who asks.
+    every: reqwest::Request,
     host: String,
-    api_key: SecretString,
     calls: Histogram<f64>,
 }
 
@@ -127,7 +127,7 @@ impl<T> Reply<T> {
 }
 
 impl Transport {
-    pub(crate) fn new(base: &str, api_key: SecretString, timeout: Duration) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(base: &str, api_key: &SecretString, timeout: Duration) -> Result<Self, reqwest::Error> {
         let mut builder = reqwest::Client::builder();
         if base.starts_with("http://") {
             // no TLS, so no roots: a bare machine has none, and the client would not start without
@@ -149,9 +149,13 @@ impl Transport {
                 "Calls to the payment provider by endpoint and outcome, from connect to last byte.",
             )
             .build();
-        let host = reqwest::Url::parse(base).ok().and_then(|url| url.host_str().map(str::to_owned));
-        let base = base.trim_end_matches('/').to_owned();
-        Ok(Self { http, base, host: host.unwrap_or_default(), api_key, calls })
+        let every = http
+            .get(base)
+            .bearer_auth(api_key.expose_secret())
+            .header("Stripe-Version", API_VERSION)
+            .build()?;
+        let host = every.url().host_str().unwrap_or_default().to_owned();
+        Ok(Self { http, every, host, calls })
     }
 
     pub(crate) async fn send<T: DeserializeOwned>(&self, request: Request<'_>) -> Reply<T> {
@@ -187,12 +191,14 @@ impl Transport {
     }
 
     async fn exchange<T: DeserializeOwned>(&self, request: Request<'_>) -> Reply<T> {
-        let mut builder = self
-            .http
-            .request(request.method, format!("{}{}", self.base, request.endpoint.path()))
-            .bearer_auth(self.api_key.expose_secret())
-            .header("Stripe-Version", API_VERSION)
-            .query(&request.query);
+        let mut url = self.every.url().clone();
+        url.set_path(&format!("{}{}", url.path().trim_end_matches('/'), request.endpoint.path()));
+        if !request.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&request.query);
+        }
+        let mut sent = reqwest::Request::new(request.method, url);
+        sent.headers_mut().clone_from(self.every.headers());
+        let mut builder = RequestBuilder::from_parts(self.http.clone(), sent);
         if let Some(key) = request.idempotency_key {
             builder = builder.header("Idempotency-Key", key);
         }

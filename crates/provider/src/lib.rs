@@ -61,7 +61,7 @@ impl Client {
     /// The TLS set-up of this machine cannot be used.
     pub fn new(
         base: &str,
-        api_key: SecretString,
+        api_key: &SecretString,
         timeout: Duration,
         places: Places,
     ) -> Result<Self, reqwest::Error> {

@@ -75,7 +75,7 @@ impl Stub {
 }
 
 fn client(url: &str) -> Client {
-    Client::new(url, "sk_test_1".into(), TIMEOUT, Places { callers: 2, background: 2 }).unwrap()
+    Client::new(url, &"sk_test_1".into(), TIMEOUT, Places { callers: 2, background: 2 }).unwrap()
 }
 
 async fn read_request(stream: &mut tokio::net::TcpStream) -> String {

@@ -19,8 +19,6 @@ use tokio::time::{Instant, Sleep};
 /// So much of what a refused caller still sends is taken, and for so long: an answer that a reset overtakes is not read.
 const MAX_REST: usize = 1024 * 1024;
 const REST_TIME: Duration = Duration::from_secs(2);
-/// hyper's own answers are shorter.
-const MAX_OWN_ANSWER: usize = 512;
 
 /// Whether a connection has brought a head with both `Transfer-Encoding` and `Content-Length`. Whoever reads the other of
 /// the two sees another request behind this one (RFC 9112, section 11.2).
@@ -165,24 +163,27 @@ pub(super) fn say_and_close(stream: TcpStream, code: Code) {
 /// An answer of hyper's own at the end of what it writes: where it begins, and the code that it stands for. It has a status
 /// and nothing to say, and the connection ends with it.
 fn own_answer(bytes: &[u8]) -> Option<(usize, Code)> {
-    let bytes_before = bytes.len().saturating_sub(MAX_OWN_ANSWER);
-    let tail = bytes.get(bytes_before..)?.strip_suffix(b"\r\n\r\n")?;
-    let begin = tail.windows(7).rposition(|window| window == b"HTTP/1.")?;
-    let mut lines = std::str::from_utf8(tail.get(begin..)?).ok()?.split("\r\n");
-    let code = match lines.next()?.split(' ').nth(1)? {
-        "400" => Code::MalformedJson,
-        "414" | "431" => Code::HeadersTooLarge,
-        _ => return None,
-    };
+    // from the end: the last line of any other answer that could be one of hyper's tells it apart
+    let mut rest = bytes.strip_suffix(b"\r\n\r\n")?;
     let mut is_empty = false;
-    for line in lines {
-        match line.split_once(": ")? {
-            ("content-length", "0") => is_empty = true,
-            ("connection", "close") | ("date", _) => {}
-            _ => return None,
+    loop {
+        let begin = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end.saturating_add(1));
+        match rest.get(begin..)? {
+            b"content-length: 0" => is_empty = true,
+            b"connection: close" => {}
+            line if line.starts_with(b"date: ") => {}
+            line => {
+                let begin = line.windows(7).rposition(|window| window == b"HTTP/1.")?.saturating_add(begin);
+                let code = match bytes.get(begin..)?.split(|byte| *byte == b' ').nth(1)? {
+                    b"400" => Code::MalformedJson,
+                    b"414" | b"431" => Code::HeadersTooLarge,
+                    _ => return None,
+                };
+                return is_empty.then_some((begin, code));
+            }
         }
+        rest = rest.get(..begin)?.strip_suffix(b"\r\n")?;
     }
-    is_empty.then_some((bytes_before.saturating_add(begin), code))
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
@@ -260,15 +261,21 @@ impl Heads {
     fn tell_two_lengths(&mut self, bytes: &[u8]) -> bool {
         let mut both = false;
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let room = Self::TRANSFER_ENCODING.len().saturating_sub(self.line.len());
-            self.line.extend(part.iter().take(room));
-            if !part.ends_with(b"\n") {
+            let is_whole = part.ends_with(b"\n");
+            // one that came in one piece is looked at where it is
+            let line = if self.line.is_empty() && is_whole {
+                part
+            } else {
+                let room = Self::TRANSFER_ENCODING.len().saturating_sub(self.line.len());
+                self.line.extend(part.iter().take(room));
+                &self.line
+            };
+            if !is_whole {
                 break;
             }
-            let begins = |name: &[u8]| {
-                self.line.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name))
-            };
-            if matches!(self.line.as_slice(), b"\n" | b"\r\n") {
+            let begins =
+                |name: &[u8]| line.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name));
+            if matches!(line, b"\n" | b"\r\n") {
                 (self.transfer_encoding, self.content_length) = (false, false);
             } else if begins(Self::TRANSFER_ENCODING) {
                 self.transfer_encoding = true;
