@@ -1,13 +1,15 @@
 //! Measures payments, replays and reads per second, and says what limits them: beside pgbench, which runs the service's own
 //! statements and nothing else on the same durable PostgreSQL, and beside the processor time that each process spends.
 //!
-//! Service and pgbench take turns, so that whatever else the machine does falls on both, and the median of each counts.
+//! Service and pgbench are measured in turns, so that whatever else the machine does falls on both, and the median of each
+//! counts. All programs share the machine's cores and do not interrupt each other (see [`turns`]).
 
 mod chart;
 pub mod cpu;
 mod load;
 mod pgbench;
 mod series;
+pub mod turns;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -25,6 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
+use turns::take_turns;
 
 /// Before the first measurement: connections, caches, plans.
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -38,8 +41,9 @@ pub struct Options {
     /// How long each of the measurements takes
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// How many clients ask at once
-    #[arg(long, default_value_t = 64)]
+    /// How many clients ask at once, and more of them when the provider lets them wait; of more than the machine has work
+    /// for, the service sends some away
+    #[arg(long, default_value_t = 32)]
     connections: usize,
     /// How often service and pgbench take turns
     #[arg(long, default_value_t = 5)]
@@ -66,21 +70,31 @@ pub struct Options {
 /// # Errors
 /// It cannot be run, or a bound is missed.
 pub async fn run(options: Options) -> Result<()> {
-    let programs = tokio::task::spawn_blocking(|| programs(Profile::Release)).await??;
+    // a thread of its own, because taking turns is a property of threads, and what one starts has it as well
+    tokio::task::spawn_blocking(move || {
+        let programs = programs(Profile::Release)?;
+        take_turns()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(compare(programs, &options))
+    })
+    .await?
+}
+
+async fn compare(programs: PathBuf, options: &Options) -> Result<()> {
     let directory = directory()?;
     // no database of the tests: theirs forgets what it committed when the power fails
     let mut stack_options = StackOptions::new(directory.path());
     stack_options.programs = Some(programs);
     stack_options.environment.insert("RUST_LOG".to_owned(), "warn".to_owned());
     let mut stack = Stack::start(stack_options).await?;
-    let measured = measure(&mut stack, &directory, &options).await;
+    let measured = measure(&mut stack, &directory, options).await;
     stack.shutdown().await?;
     let measured = measured?;
     std::fs::write(&options.save, serde_json::to_string_pretty(&measured.to_json())?)
         .with_context(|| options.save.display().to_string())?;
     std::fs::write(&options.chart, chart::to_svg(&measured.pairs()))
         .with_context(|| options.chart.display().to_string())?;
-    let figures = measured.figures(&options);
+    let figures = measured.figures(options);
     let (save, chart) = (options.save.display(), options.chart.display());
     println!("requests per second, also in {save} and {chart}:\n{figures}");
     figures.verdict()
@@ -122,14 +136,21 @@ async fn measure(stack: &mut Stack, directory: &TempDir, options: &Options) -> R
     let pgbench = Pgbench::prepare(directory.path(), &owner, database_url).await?;
     owner.close().await;
 
-    let mut bench = Bench { target, pids, pgbench, pool, options };
+    let mut bench = Bench { target, pids, pgbench, pool, clients: options.connections, options };
     let pay = bench.turns(Work::Pay).await?;
     let replay = bench.turns(Work::Replay).await?;
     let read = bench.turns(Work::Read).await?;
     let simulator = Simulator::at(stack.simulator_url(), reqwest::Client::new());
     simulator.settings(&json!({ "latency_ms": LATENCY.as_millis() })).await?;
+    bench.clients += waiting_for_provider(pay.rate());
     let beside_latency = bench.turns_alone(Work::Pay).await?;
     Ok(Measured { pay, replay, read, beside_latency, pool, memory: cpu::most_memory(pids.service)? })
+}
+
+/// How many clients wait for the provider at this rate when it takes [`LATENCY`] (Little's law).
+fn waiting_for_provider(rate: f64) -> usize {
+    let waiting = Duration::from_secs_f64(rate * LATENCY.as_secs_f64());
+    usize::try_from(waiting.as_secs()).unwrap_or(usize::MAX).saturating_add(1)
 }
 
 /// Whether this PostgreSQL keeps what it has said to be committed.
@@ -159,6 +180,7 @@ struct Bench<'a> {
     pids: Pids,
     pgbench: Pgbench,
     pool: usize,
+    clients: usize,
     options: &'a Options,
 }
 
@@ -188,7 +210,7 @@ impl Bench<'_> {
 
     async fn turn(&self, work: Work) -> Result<Turn> {
         let before = Cpu::of(self.pids)?;
-        let load = drive(&self.target, work, self.options.connections, self.long()).await?;
+        let load = drive(&self.target, work, self.clients, self.long()).await?;
         Ok(Turn { load, cpu: Cpu::of(self.pids)?.since(before) })
     }
 }
@@ -222,6 +244,7 @@ impl Measured {
         figures.tell("database connections of each", self.pool);
         for (name, series) in self.named() {
             series.tell(name, &mut figures);
+            figures.tell(&format!("{name}, sent away at first"), series.refused());
             if let Some(ratio) = series.ratio() {
                 let bound = format_args!("at least {}", options.min_ratio);
                 let is_kept = ratio >= options.min_ratio;

@@ -9,7 +9,7 @@ use crate::problem::{Code, Problem};
 use domain::id::MerchantId;
 use domain::idempotency::IdempotencyKey;
 use limit::{Limit, Turn};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,8 +25,8 @@ const KEY_LOOKUPS: usize = 64;
 /// and of all.
 const WAITERS_OF_ONE: usize = 64;
 const WAITERS: usize = 256;
-/// How many keys are remembered as used, and for how long.
-const KEYS: u64 = 100_000;
+/// How many keys are remembered as used at least, and for how long; at most twice as many, and twice as long.
+const KEYS: usize = 50_000;
 const KEYS_FOR: Duration = Duration::from_secs(600);
 
 /// Whether a request may use the reserve.
@@ -45,7 +45,7 @@ pub struct Admission {
     bodies: Semaphore,
     key_lookups: Semaphore,
     waiters: Mutex<HashMap<MerchantId, usize>>,
-    keys: moka::sync::Cache<u64, ()>,
+    keys: Mutex<Keys>,
     hasher: RandomState,
 }
 
@@ -70,7 +70,7 @@ impl Admission {
             bodies: Semaphore::new(BODIES),
             key_lookups: Semaphore::new(KEY_LOOKUPS),
             waiters: Mutex::default(),
-            keys: moka::sync::Cache::builder().max_capacity(KEYS).time_to_live(KEYS_FOR).build(),
+            keys: Mutex::new(Keys { young: HashSet::new(), since: Instant::now(), old: HashSet::new() }),
             hasher: RandomState::new(),
         }
     }
@@ -138,13 +138,13 @@ impl Admission {
 
     /// An operation was written for this key.
     pub fn used(&self, merchant_id: MerchantId, key: &IdempotencyKey) {
-        self.keys.insert(self.digest(merchant_id, key), ());
+        self.keys().insert(self.digest(merchant_id, key), Instant::now());
     }
 
     /// Whether this process has seen the key used. Another may have: then nobody here knows.
     #[must_use]
     pub fn is_used(&self, merchant_id: MerchantId, key: &IdempotencyKey) -> bool {
-        self.keys.contains_key(&self.digest(merchant_id, key))
+        self.keys().has(self.digest(merchant_id, key))
     }
 
     fn digest(&self, merchant_id: MerchantId, key: &IdempotencyKey) -> u64 {
@@ -162,8 +162,37 @@ impl Admission {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn keys(&self) -> MutexGuard<'_, Keys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn waiters(&self) -> MutexGuard<'_, HashMap<MerchantId, usize>> {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keys that were used lately, in two generations: the older is forgotten as a whole. One insertion per payment has to cost
+/// next to nothing, which keeping each one's age would not.
+struct Keys {
+    young: HashSet<u64>,
+    /// When the first of the young came.
+    since: Instant,
+    old: HashSet<u64>,
+}
+
+impl Keys {
+    fn insert(&mut self, key: u64, now: Instant) {
+        if self.young.len() >= KEYS || now.saturating_duration_since(self.since) >= KEYS_FOR {
+            self.old = std::mem::take(&mut self.young);
+        }
+        if self.young.is_empty() {
+            self.since = now;
+        }
+        self.young.insert(key);
+    }
+
+    fn has(&self, key: u64) -> bool {
+        self.young.contains(&key) || self.old.contains(&key)
     }
 }
 
@@ -276,6 +305,23 @@ mod tests {
         assert!(admission.waiters().is_empty());
         let of_many = (0..).map(|id| admission.wait_for_others(MerchantId(Uuid::from_u128(id))));
         assert_eq!(of_many.map_while(|waiter| waiter).collect::<Vec<_>>().len(), WAITERS);
+    }
+
+    #[test]
+    fn keys_are_forgotten_when_there_are_many_and_when_they_are_old() {
+        let began = Instant::now();
+        let mut keys = Keys { young: HashSet::new(), since: began, old: HashSet::new() };
+        let most = u64::try_from(KEYS).unwrap();
+        for key in 0..3 * most {
+            keys.insert(key, began);
+            assert!(keys.has(key) && keys.has(key.saturating_sub(most - 1)));
+        }
+        assert!(!keys.has(0) && keys.young.len() + keys.old.len() <= 2 * KEYS);
+
+        keys.insert(0, began + KEYS_FOR);
+        assert!(keys.has(0) && keys.has(3 * most - 1), "the last ones are the old now");
+        keys.insert(1, began + 2 * KEYS_FOR);
+        assert!(keys.has(0) && !keys.has(3 * most - 1));
     }
 
     #[test]

@@ -241,7 +241,7 @@ pub fn created(payment: &Payment, trace_id: TraceId) -> Result<StoredAnswer, ser
         _ => Ok(StoredAnswer {
             status: 201,
             location: Some(payment_location(payment)),
-            body: serde_json::to_vec(&PaymentBody::from(payment))?,
+            body: json(&PaymentBody::from(payment))?,
         }),
     }
 }
@@ -262,11 +262,9 @@ pub fn changed(
         PendingOperation::Cancel => payment.state == State::Canceled,
     };
     match failure {
-        _ if happened => Ok(StoredAnswer {
-            status: 200,
-            location: None,
-            body: serde_json::to_vec(&PaymentBody::from(payment))?,
-        }),
+        _ if happened => {
+            Ok(StoredAnswer { status: 200, location: None, body: json(&PaymentBody::from(payment))? })
+        }
         Some(failure) => declined_payment(payment, failure, trace_id),
         None => Ok(problem(&Problem::state_conflict(payment), trace_id)),
     }
@@ -286,7 +284,7 @@ pub fn refunded(refund: &Refund, trace_id: TraceId) -> Result<StoredAnswer, serd
         _ => Ok(StoredAnswer {
             status: 201,
             location: Some(refund_location(refund)),
-            body: serde_json::to_vec(&RefundBody::from(refund))?,
+            body: json(&RefundBody::from(refund))?,
         }),
     }
 }
@@ -301,6 +299,13 @@ fn declined_payment(
         .with("payment", serde_json::to_value(PaymentBody::from(payment))?)
         .with("failure", serde_json::to_value(FailureBody::from(failure))?);
     Ok(problem(&declined, trace_id))
+}
+
+fn json(body: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
+    // most are as long as that, and none has to grow from nothing
+    let mut json = Vec::with_capacity(1024);
+    serde_json::to_writer(&mut json, body)?;
+    Ok(json)
 }
 
 fn problem(problem: &Problem, trace_id: TraceId) -> StoredAnswer {

@@ -13,12 +13,13 @@ use axum::response::{IntoResponse, Response};
 use domain::operation::OperationKind;
 use domain::reconcile::Difference;
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Histogram, UpDownCounter};
+use opentelemetry::metrics::{Counter, Histogram};
 use persistence::Store;
 use persistence::operations::Backlog;
 use persistence::reconcile::Reconciled;
 use prometheus::{Encoder, Registry, TextEncoder};
 use provider::{Breaker, State as BreakerState};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,7 @@ const BACKLOG_EVERY: Duration = Duration::from_secs(5);
 pub struct Metrics {
     registry: Registry,
     requests: Histogram<f64>,
-    active: UpDownCounter<i64>,
+    active: Arc<[AtomicI64; METHODS.len()]>,
     operations: Counter<u64>,
     keys: Counter<u64>,
     reconciliations: Counter<u64>,
@@ -51,6 +52,7 @@ impl Metrics {
         let meter = opentelemetry::global::meter("payments");
         let backlog = Arc::new(Mutex::new(None));
         let reconciled = Arc::new(Mutex::new(None));
+        let active = Arc::new([const { AtomicI64::new(0) }; METHODS.len()]);
         let metrics = Self {
             registry,
             requests: meter
@@ -58,11 +60,7 @@ impl Metrics {
                 .with_unit("s")
                 .with_description("Requests by method, route and status, from their head to the answer's.")
                 .build(),
-            active: meter
-                .i64_up_down_counter("http.server.active_requests")
-                .with_unit("{request}")
-                .with_description("Requests under way.")
-                .build(),
+            active: Arc::clone(&active),
             operations: meter
                 .u64_counter("payments.operations")
                 .with_unit("{operation}")
@@ -97,6 +95,7 @@ impl Metrics {
         };
         // a counter that is not there before its first request looks as if it had never grown
         metrics.refused.add(0, &[]);
+        observe_active(&active);
         observe_backlog(&backlog);
         observe_reconciled(&reconciled);
         observe_pool(store);
@@ -142,6 +141,22 @@ impl Metrics {
         };
         self.keys.add(1, &[KeyValue::new("payments.idempotency.result", result)]);
     }
+}
+
+/// Counted apart from the others: twice per request, the instruments' way from labels to a number is what a refusal is
+/// made of.
+fn observe_active(active: &Arc<[AtomicI64; METHODS.len()]>) {
+    let active = Arc::clone(active);
+    opentelemetry::global::meter("payments")
+        .i64_observable_up_down_counter("http.server.active_requests")
+        .with_unit("{request}")
+        .with_description("Requests under way.")
+        .with_callback(move |gauge| {
+            for (count, method) in active.iter().zip(METHODS) {
+                gauge.observe(count.load(Ordering::Relaxed), &[KeyValue::new("http.request.method", method)]);
+            }
+        })
+        .build();
 }
 
 fn observe_backlog(backlog: &Arc<Mutex<Option<Backlog>>>) {
@@ -274,12 +289,13 @@ fn number(count: usize) -> u64 {
 
 /// The layer.
 pub async fn measure(State(app): State<Arc<App>>, request: Request, next: impl Next) -> Response {
-    let method = KeyValue::new("http.request.method", method(request.method()));
+    let method = method(request.method());
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let _active = Active::new(&app.metrics.active, method.clone());
+    let _active = Active::new(&app.metrics.active, method);
     let began = Instant::now();
     let response = next.run(request).await;
     let status = response.status();
+    let method = KeyValue::new("http.request.method", method);
     let mut labels = vec![method, KeyValue::new("http.response.status_code", i64::from(status.as_u16()))];
     labels.extend(route.map(|route| KeyValue::new("http.route", route)));
     if status.is_server_error() {
@@ -290,37 +306,33 @@ pub async fn measure(State(app): State<Arc<App>>, request: Request, next: impl N
 }
 
 /// A request under way, until it is dropped: a caller that hangs up leaves as well.
-struct Active<'a>(&'a UpDownCounter<i64>, [KeyValue; 1]);
+struct Active<'a>(Option<&'a AtomicI64>);
 
 impl<'a> Active<'a> {
-    fn new(counter: &'a UpDownCounter<i64>, method: KeyValue) -> Self {
-        let labels = [method];
-        counter.add(1, &labels);
-        Self(counter, labels)
+    fn new(active: &'a [AtomicI64; METHODS.len()], method: &str) -> Self {
+        let count = METHODS.iter().zip(active).find(|(name, _)| **name == method).map(|(_, count)| count);
+        if let Some(count) = count {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        Self(count)
     }
 }
 
 impl Drop for Active<'_> {
     fn drop(&mut self) {
-        self.0.add(-1, &self.1);
+        if let Some(count) = self.0 {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
+/// What [`method`] answers.
+const METHODS: [&str; 10] =
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "_OTHER"];
+
 /// A method of the standard, or `_OTHER`: whoever calls could invent any number of them.
 pub fn method(method: &Method) -> &'static str {
-    const KNOWN: [Method; 9] = [
-        Method::GET,
-        Method::HEAD,
-        Method::POST,
-        Method::PUT,
-        Method::DELETE,
-        Method::CONNECT,
-        Method::OPTIONS,
-        Method::TRACE,
-        Method::PATCH,
-    ];
-    const NAMES: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
-    KNOWN.iter().zip(NAMES).find(|(known, _)| *known == method).map_or("_OTHER", |(_, name)| name)
+    METHODS.into_iter().find(|name| *name == method.as_str()).unwrap_or("_OTHER")
 }
 
 /// `GET /metrics`, in the text format of Prometheus.

@@ -1,7 +1,7 @@
 //! So many clients, each of which asks for one thing after the other.
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Wire, WireAnswer, WireHead};
+use e2e::{Wire, WireHead};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -34,6 +34,8 @@ pub struct Load {
     pub took: Duration,
     /// How long each request took, shortest first.
     pub times: Vec<Duration>,
+    /// How often a client was told to come back before.
+    pub refused: usize,
 }
 
 impl Load {
@@ -49,6 +51,9 @@ impl Load {
         self.times.get(place).copied().unwrap_or_default()
     }
 }
+
+/// When somebody who was told to come back does so: sooner than the answer asks for, so that there is no pause in the load.
+const BACK_AFTER: Duration = Duration::from_millis(10);
 
 /// Does the work on `connections` connections, on each one request after the other, for so long.
 ///
@@ -67,12 +72,14 @@ pub async fn drive(target: &Arc<Target>, work: Work, connections: usize, long: D
                 client.ask(work).await?;
                 times.push(asked.elapsed());
             }
-            anyhow::Ok(times)
+            anyhow::Ok((times, client.refused))
         });
     }
-    let mut times = clients.join_all().await.into_iter().collect::<Result<Vec<_>>>()?.concat();
+    let (times, refused): (Vec<_>, Vec<_>) =
+        clients.join_all().await.into_iter().collect::<Result<Vec<_>>>()?.into_iter().unzip();
+    let mut times = times.concat();
     times.sort_unstable();
-    Ok(Load { took: began.elapsed(), times })
+    Ok(Load { took: began.elapsed(), times, refused: refused.iter().sum() })
 }
 
 /// A connection, and the payment that was made on it first.
@@ -81,26 +88,34 @@ struct Client {
     head: WireHead,
     key: Uuid,
     path: String,
+    refused: usize,
 }
 
 impl Client {
     async fn of(Target { host, api_key }: &Target) -> Result<Self> {
         let (wire, head) = (Wire::to(host).await?, WireHead::of(host, api_key));
-        let mut client = Self { wire, head, key: Uuid::new_v4(), path: String::new() };
-        let location = client.ask(Work::Replay).await?.header("location");
-        client.path = location.context("a payment without a Location")?.to_owned();
+        let mut client = Self { wire, head, key: Uuid::new_v4(), path: String::new(), refused: 0 };
+        client.path = client.ask(Work::Replay).await?.context("a payment without a Location")?;
         Ok(client)
     }
 
-    async fn ask(&mut self, work: Work) -> Result<WireAnswer<'_>> {
+    /// Answers with the `Location`, if there is one.
+    async fn ask(&mut self, work: Work) -> Result<Option<String>> {
         let (request, status) = match work {
             Work::Pay => (self.head.pay(Uuid::new_v4()), 201),
             Work::Replay => (self.head.pay(self.key), 201),
             Work::Read => (self.head.get(&self.path), 200),
         };
-        let answer = self.wire.exchange(request.as_bytes()).await?;
-        let body = String::from_utf8_lossy(answer.body);
-        ensure!(answer.status == status, "answered with {}: {body}", answer.status);
-        Ok(answer)
+        loop {
+            let answer = self.wire.exchange(request.as_bytes()).await?;
+            if answer.status == 503 {
+                self.refused += 1;
+                tokio::time::sleep(BACK_AFTER).await;
+                continue;
+            }
+            let body = String::from_utf8_lossy(answer.body);
+            ensure!(answer.status == status, "answered with {}: {body}", answer.status);
+            return Ok(answer.header("location").map(str::to_owned));
+        }
     }
 }

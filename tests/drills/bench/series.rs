@@ -58,6 +58,11 @@ impl Series {
         self.median().map_or(Cpu::default(), |turn| turn.cpu.per(turn.load.times.len()))
     }
 
+    /// How often somebody was told to come back, in all turns.
+    pub fn refused(&self) -> usize {
+        self.turns.iter().map(|turn| turn.load.refused).sum()
+    }
+
     /// How many processors were busy in the median turn.
     pub fn busy(&self) -> f64 {
         self.median().map_or(0.0, |turn| turn.cpu.sum() / turn.load.took.as_secs_f64())

@@ -28,15 +28,16 @@ pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// The layer that writes the bodies of problems.
 pub async fn render(request: Request, next: impl Next) -> Response {
-    let trace_id = request.extensions().get::<RequestTrace>().map(|trace| trace.0.trace_id.to_string());
+    let trace = request.extensions().get::<RequestTrace>().copied();
     let mut response = next.run(request).await;
     let problem = response.extensions_mut().remove::<Problem>().or_else(|| in_place_of(&response));
     if let Some(problem) = problem {
+        let trace_id = trace.map(|trace| trace.0.trace_id.to_string()).unwrap_or_default();
         let content_type = HeaderValue::from_static(CONTENT_TYPE);
         response.headers_mut().insert(header::CONTENT_TYPE, content_type);
         response.headers_mut().remove(header::CONTENT_LENGTH);
         *response.status_mut() = problem.status();
-        *response.body_mut() = Body::from(problem.body(trace_id.as_deref().unwrap_or_default()));
+        *response.body_mut() = Body::from(problem.body(&trace_id));
     }
     response
 }

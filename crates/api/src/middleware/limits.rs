@@ -13,8 +13,9 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
@@ -33,10 +34,63 @@ const REST_TIME: Duration = Duration::from_secs(2);
 /// Takes the rest of a body that was refused unread. Closing the connection of a caller that still sends resets it, and
 /// the caller would see that instead of the answer.
 pub async fn take_the_rest(request: Request, next: impl Next) -> Response {
-    next.run(request.map(|body| Body::new(Unread(body)))).await
+    if request.body().is_end_stream() {
+        return next.run(request).await;
+    }
+    let left = Left::default();
+    // to look for a body is to ask for it (RFC 9110, section 10.1.1)
+    let is_held_back = request.headers().contains_key(header::EXPECT);
+    let response = next.run(request.map(|body| Body::new(Unread { body, left: Arc::clone(&left) }))).await;
+    let rest = left.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(rest) = rest {
+        match is_held_back {
+            true => take_later(rest, 0),
+            false => take_what_is_here(rest).await,
+        }
+    }
+    response
 }
 
-struct Unread(Body);
+/// What is here already, or comes along with what is here, is taken at once; the answer waits for no more.
+async fn take_what_is_here(mut rest: Body) {
+    let mut is_asked = false;
+    let frame = poll_fn(|cx| match Pin::new(&mut rest).poll_frame(cx) {
+        Poll::Ready(frame) => Poll::Ready(Some(frame)),
+        Poll::Pending if is_asked => Poll::Ready(None),
+        // hyper reads of a body only what somebody has asked for
+        Poll::Pending => {
+            is_asked = true;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    });
+    let taken = match frame.await {
+        Some(None | Some(Err(_))) => return,
+        Some(Some(Ok(frame))) => frame.data_ref().map_or(0, Bytes::len),
+        None => 0,
+    };
+    if !rest.is_end_stream() {
+        take_later(rest, taken);
+    }
+}
+
+fn take_later(mut rest: Body, mut taken: usize) {
+    tokio::spawn(tokio::time::timeout(REST_TIME, async move {
+        while taken < MAX_REST
+            && let Some(Ok(frame)) = rest.frame().await
+        {
+            taken = frame.data_ref().map_or(taken, |data| taken.saturating_add(data.len()));
+        }
+    }));
+}
+
+/// What nobody has read of a body.
+type Left = Arc<Mutex<Option<Body>>>;
+
+struct Unread {
+    body: Body,
+    left: Left,
+}
 
 impl HttpBody for Unread {
     type Data = Bytes;
@@ -46,44 +100,39 @@ impl HttpBody for Unread {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.0).poll_frame(cx)
+        Pin::new(&mut self.body).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        self.body.size_hint()
     }
 }
 
 impl Drop for Unread {
     fn drop(&mut self) {
-        if self.0.is_end_stream() {
-            return;
+        if !self.body.is_end_stream() {
+            let rest = std::mem::take(&mut self.body);
+            *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(rest);
         }
-        let mut rest = std::mem::take(&mut self.0);
-        tokio::spawn(tokio::time::timeout(REST_TIME, async move {
-            let mut taken = 0;
-            while let Some(Ok(frame)) = rest.frame().await
-                && taken < MAX_REST
-            {
-                taken = frame.data_ref().map_or(taken, |data| taken.saturating_add(data.len()));
-            }
-        }));
     }
 }
 
 /// Refuses headers that are too many or too large, and those of which two readers could understand two things.
 pub async fn headers(request: Request, next: impl Next) -> Response {
     let lines = request.headers().len();
+    let uri = request.uri();
+    let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
     let bytes = request
         .headers()
         .iter()
         // a line is a name, a colon, a blank, a value and an end
         .map(|(name, value)| name.as_str().len().saturating_add(value.len()).saturating_add(4))
-        .fold(request.uri().to_string().len(), usize::saturating_add);
+        .fold(target.saturating_add(authority), usize::saturating_add);
     if lines > MAX_HEADER_LINES || bytes > MAX_HEADER_BYTES {
         let detail =
             format!("At most {MAX_HEADER_LINES} header lines and {MAX_HEADER_BYTES} bytes are read.");
