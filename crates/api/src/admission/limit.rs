@@ -36,7 +36,7 @@ const POLICY: Policy = Policy {
     window: Duration::from_millis(100),
     claims: 10,
     slower: 4,
-    quick: Duration::from_millis(10),
+    quick: Duration::from_millis(12),
     patience: 4,
     decrease: (4, 5),
     quiet: Duration::from_secs(1),
