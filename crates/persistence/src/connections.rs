@@ -350,6 +350,9 @@ impl Shared {
     }
 
     fn give_back(self: &Arc<Self>, live: Live, place: OwnedSemaphorePermit) {
+        if live.since.elapsed() >= AGE {
+            return;
+        }
         let mut returned = Lent::new(self, live, place).known(true);
         let mut rest = self.rest();
         while let Some(waiting) = rest.wanted.pop_front() {
@@ -359,9 +362,7 @@ impl Shared {
             }
         }
         let (Some(live), place) = (returned.live.take(), returned.place.take()) else { return };
-        if live.since.elapsed() < AGE {
-            rest.idle.push_back(Idle { live, since: Instant::now(), suspect: false });
-        }
+        rest.idle.push_back(Idle { live, since: Instant::now(), suspect: false });
         // one at a time is enough: it is given back more often than it is forgotten
         let forgotten = rest.idle.front().is_some_and(|idle| idle.since.elapsed() > IDLE);
         let forgotten = if forgotten { rest.idle.pop_front() } else { None };
